@@ -1,0 +1,9 @@
+//! Floor 0: words without a network. Limits, time as a value, keys, the timing wheel.
+//!
+//! Nothing here knows that this is a WebSocket server; nothing here reads a clock or calls the kernel.
+
+pub mod clock;
+pub mod key;
+pub mod limits;
+pub mod table;
+pub mod wheel;

@@ -1,0 +1,281 @@
+//! Frames to messages (RFC 6455 §5.4, §6.2): unmasking, order, reassembly, text, limits.
+//!
+//! A message that lies whole in the bytes at hand is unmasked and handed out where it lies. Everything else is
+//! gathered in one flat buffer that grows with the bytes that really came, never with a length that was
+//! announced; it exists only while something is unfinished.
+
+use super::encoder::Role;
+use super::error::ProtocolError;
+use super::frame::{Decoded, FrameHeader, HEADER_BYTES_MAX, Opcode};
+use super::mask::{MaskingKey, apply_mask};
+use super::message::MessageKind;
+use super::utf8::{self, Utf8Validator};
+use crate::base::limits::{ASSEMBLY_BYTES_FIRST, Limits};
+use std::ops::Range;
+
+/// Bytes lent to the core, and how far they have been read.
+#[derive(Debug)]
+pub(super) struct Input<'a> {
+    pub(super) bytes: &'a mut [u8],
+    pub(super) at: usize,
+}
+
+impl Input<'_> {
+    pub(super) fn rest(&self) -> &[u8] {
+        &self.bytes[self.at..]
+    }
+
+    /// Moves past the next `length` bytes.
+    pub(super) fn take(&mut self, length: usize) -> Range<usize> {
+        let start = self.at;
+        self.at += length;
+        debug_assert!(self.at <= self.bytes.len());
+        start..self.at
+    }
+}
+
+/// Where the payload of a frame or message lies.
+#[derive(Debug)]
+pub(super) enum Payload {
+    /// Here, in the bytes that were lent.
+    Lent(Range<usize>),
+    /// In this buffer, gathered from several reads or fragments.
+    Gathered(Vec<u8>),
+}
+
+/// One thing the frame stream says.
+#[derive(Debug)]
+pub(super) enum Step {
+    /// A whole message; text has been validated.
+    Message(MessageKind, Payload),
+    /// A whole control frame.
+    Control(Opcode, Payload),
+    /// Nothing without more bytes.
+    Starved,
+}
+
+/// What is left over between two reads. A connection that is between messages has none.
+#[derive(Debug, Default)]
+pub(super) struct Unfinished {
+    header: [u8; HEADER_BYTES_MAX],
+    header_len: u8,
+    frame: Option<Frame>,
+    control: Vec<u8>,
+    message: Option<Assembly>,
+}
+
+impl Unfinished {
+    fn is_empty(&self) -> bool {
+        self.header_len == 0 && self.frame.is_none() && self.message.is_none()
+    }
+}
+
+/// A frame whose header has been read.
+#[derive(Clone, Copy, Debug)]
+struct Frame {
+    opcode: Opcode,
+    fin: bool,
+    /// As seen by the next byte of payload.
+    key: Option<MaskingKey>,
+    remaining: u64,
+}
+
+/// A message whose last fragment has not come.
+#[derive(Debug)]
+struct Assembly {
+    kind: MessageKind,
+    payload: Vec<u8>,
+    fragments: u32,
+    utf8: Utf8Validator,
+}
+
+impl Assembly {
+    fn new(kind: MessageKind) -> Self {
+        Self { kind, payload: Vec::new(), fragments: 0, utf8: Utf8Validator::default() }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+        if self.kind == MessageKind::Text {
+            // RFC 6455 §8.1: fail as soon as the text cannot become UTF-8 any more.
+            self.utf8.push(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+        }
+        if self.payload.capacity() == 0 && !bytes.is_empty() {
+            self.payload.reserve(bytes.len().max(ASSEMBLY_BYTES_FIRST));
+        }
+        self.payload.extend_from_slice(bytes);
+        Ok(())
+    }
+
+    fn finish(self) -> Result<Step, ProtocolError> {
+        if self.kind == MessageKind::Text && !self.utf8.is_complete() {
+            return Err(ProtocolError::TextNotUtf8);
+        }
+        Ok(Step::Message(self.kind, Payload::Gathered(self.payload)))
+    }
+}
+
+/// Reads on until there is something to say.
+#[inline]
+pub(super) fn next_step<R: Role>(
+    unfinished: &mut Option<Box<Unfinished>>,
+    input: &mut Input<'_>,
+    limits: &Limits,
+) -> Result<Step, ProtocolError> {
+    if unfinished.is_none()
+        && let Some(step) = whole_message::<R>(input, limits)?
+    {
+        return Ok(step);
+    }
+    if unfinished.is_none() && input.rest().is_empty() {
+        return Ok(Step::Starved);
+    }
+    let step = unfinished.get_or_insert_default().next_step::<R>(input, limits);
+    if unfinished.as_ref().is_some_and(|unfinished| unfinished.is_empty()) {
+        *unfinished = None;
+    }
+    step
+}
+
+/// The common case: a message in one frame that lies whole in the input. Reads nothing in any other case.
+#[inline]
+fn whole_message<R: Role>(input: &mut Input<'_>, limits: &Limits) -> Result<Option<Step>, ProtocolError> {
+    let Decoded::Header(header, header_len) = FrameHeader::decode(input.rest())? else { return Ok(None) };
+    let kind = match header.opcode {
+        Opcode::Text => MessageKind::Text,
+        Opcode::Binary => MessageKind::Binary,
+        _ => return Ok(None),
+    };
+    let available = (input.rest().len() - header_len) as u64;
+    if !header.fin || header.payload_len > available {
+        return Ok(None);
+    }
+    check_mask::<R>(&header)?;
+    if header.payload_len > limits.message_bytes_max as u64 {
+        return Err(ProtocolError::MessageTooLong);
+    }
+    input.take(header_len);
+    let payload = input.take(header.payload_len as usize);
+    let bytes = &mut input.bytes[payload.clone()];
+    if let Some(key) = header.mask {
+        apply_mask(bytes, key);
+    }
+    if kind == MessageKind::Text && utf8::validate_whole(bytes).is_none() {
+        return Err(ProtocolError::TextNotUtf8);
+    }
+    Ok(Some(Step::Message(kind, Payload::Lent(payload))))
+}
+
+/// RFC 6455 §5.1: a client masks, a server does not.
+#[inline]
+fn check_mask<R: Role>(header: &FrameHeader) -> Result<(), ProtocolError> {
+    match (R::RECEIVES_MASKED, header.mask.is_some()) {
+        (true, false) => Err(ProtocolError::MaskMissing),
+        (false, true) => Err(ProtocolError::MaskPresent),
+        _ => Ok(()),
+    }
+}
+
+impl Unfinished {
+    fn next_step<R: Role>(&mut self, input: &mut Input<'_>, limits: &Limits) -> Result<Step, ProtocolError> {
+        loop {
+            let frame = match self.frame.take() {
+                Some(frame) => frame,
+                None => match self.next_header(input)? {
+                    Some(header) => self.begin_frame::<R>(&header, limits)?,
+                    None => return Ok(Step::Starved),
+                },
+            };
+            let step =
+                if frame.opcode.is_control() { self.read_control(frame, input) } else { self.read_data(frame, input)? };
+            match step {
+                Some(step) => return Ok(step),
+                // A fragment has ended and its message has not: the next frame may lie here too.
+                None if self.frame.is_none() => {}
+                None => return Ok(Step::Starved),
+            }
+        }
+    }
+
+    /// Completes the header whose first bytes came with an earlier read, or reads one where it lies.
+    fn next_header(&mut self, input: &mut Input<'_>) -> Result<Option<FrameHeader>, ProtocolError> {
+        let had = usize::from(self.header_len);
+        let rest = input.rest();
+        let more = rest.len().min(HEADER_BYTES_MAX - had);
+        self.header[had..had + more].copy_from_slice(&rest[..more]);
+        match FrameHeader::decode(&self.header[..had + more])? {
+            Decoded::Header(header, length) => {
+                self.header_len = 0;
+                input.take(length - had);
+                Ok(Some(header))
+            }
+            Decoded::Incomplete => {
+                input.take(more);
+                self.header_len = (had + more) as u8;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Checks what a header alone cannot break: the role, the order of fragments, the limits.
+    fn begin_frame<R: Role>(&mut self, header: &FrameHeader, limits: &Limits) -> Result<Frame, ProtocolError> {
+        check_mask::<R>(header)?;
+        let message = match (header.opcode, &mut self.message) {
+            (Opcode::Text, message @ None) => Some(message.insert(Assembly::new(MessageKind::Text))),
+            (Opcode::Binary, message @ None) => Some(message.insert(Assembly::new(MessageKind::Binary))),
+            // RFC 6455 §5.4: fragments of one message are not interleaved with those of another.
+            (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::MessageInsideMessage),
+            (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutMessage),
+            (Opcode::Continuation, Some(message)) => Some(message),
+            (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => None,
+        };
+        if let Some(message) = message {
+            let room = limits.message_bytes_max.saturating_sub(message.payload.len());
+            if header.payload_len > room as u64 {
+                return Err(ProtocolError::MessageTooLong);
+            }
+            message.fragments += 1;
+            if message.fragments > limits.fragments_max {
+                return Err(ProtocolError::FragmentsTooMany);
+            }
+        }
+        Ok(Frame { opcode: header.opcode, fin: header.fin, key: header.mask, remaining: header.payload_len })
+    }
+
+    /// Control frames are short: whole where they lie, or gathered aside from the message they stand in.
+    fn read_control(&mut self, frame: Frame, input: &mut Input<'_>) -> Option<Step> {
+        let (payload, frame) = unmask_next(frame, input);
+        if frame.remaining == 0 && self.control.is_empty() {
+            return Some(Step::Control(frame.opcode, Payload::Lent(payload)));
+        }
+        self.control.extend_from_slice(&input.bytes[payload]);
+        if frame.remaining == 0 {
+            return Some(Step::Control(frame.opcode, Payload::Gathered(std::mem::take(&mut self.control))));
+        }
+        self.frame = Some(frame);
+        None
+    }
+
+    fn read_data(&mut self, frame: Frame, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {
+        let (payload, frame) = unmask_next(frame, input);
+        let message = self.message.as_mut().expect("a data frame belongs to a message: begin_frame saw to it");
+        message.push(&input.bytes[payload])?;
+        if frame.remaining > 0 {
+            self.frame = Some(frame);
+        } else if frame.fin {
+            return self.message.take().map(Assembly::finish).transpose();
+        }
+        Ok(None)
+    }
+}
+
+/// Unmasks as much of the frame's payload as is here.
+fn unmask_next(mut frame: Frame, input: &mut Input<'_>) -> (Range<usize>, Frame) {
+    let here = usize::try_from(frame.remaining).unwrap_or(usize::MAX).min(input.rest().len());
+    let payload = input.take(here);
+    if let Some(key) = frame.key {
+        apply_mask(&mut input.bytes[payload.clone()], key);
+        frame.key = Some(key.rotated(here));
+    }
+    frame.remaining -= here as u64;
+    (payload, frame)
+}

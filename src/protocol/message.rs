@@ -1,0 +1,143 @@
+//! Messages: what applications exchange (RFC 6455 §5.6), and messages encoded once for many receivers.
+
+use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode};
+use bytes::{BufMut, Bytes, BytesMut};
+
+/// Text or binary.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum MessageKind {
+    /// UTF-8.
+    Text,
+    /// Anything.
+    Binary,
+}
+
+impl MessageKind {
+    /// The opcode of such a message's first frame.
+    pub const fn opcode(self) -> Opcode {
+        match self {
+            Self::Text => Opcode::Text,
+            Self::Binary => Opcode::Binary,
+        }
+    }
+}
+
+/// A whole message, borrowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Message<'a> {
+    /// Text: UTF-8 already proven.
+    Text(&'a str),
+    /// Binary data.
+    Binary(&'a [u8]),
+}
+
+impl<'a> Message<'a> {
+    /// Text or binary.
+    pub const fn kind(self) -> MessageKind {
+        match self {
+            Self::Text(_) => MessageKind::Text,
+            Self::Binary(_) => MessageKind::Binary,
+        }
+    }
+
+    /// The payload.
+    pub const fn as_bytes(self) -> &'a [u8] {
+        match self {
+            Self::Text(text) => text.as_bytes(),
+            Self::Binary(bytes) => bytes,
+        }
+    }
+
+    /// Bytes of payload.
+    pub const fn len(self) -> usize {
+        self.as_bytes().len()
+    }
+
+    /// Whether the payload is empty.
+    pub const fn is_empty(self) -> bool {
+        self.len() == 0
+    }
+}
+
+impl<'a> From<&'a str> for Message<'a> {
+    fn from(text: &'a str) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a String> for Message<'a> {
+    fn from(text: &'a String) -> Self {
+        Self::Text(text)
+    }
+}
+
+impl<'a> From<&'a [u8]> for Message<'a> {
+    fn from(bytes: &'a [u8]) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl<'a, const N: usize> From<&'a [u8; N]> for Message<'a> {
+    fn from(bytes: &'a [u8; N]) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+impl<'a> From<&'a Vec<u8>> for Message<'a> {
+    fn from(bytes: &'a Vec<u8>) -> Self {
+        Self::Binary(bytes)
+    }
+}
+
+/// A message encoded once as an unmasked frame, for any number of receivers: header and payload contiguous
+/// and counted by reference. Cloning costs an increment, no copy.
+///
+/// ```
+/// use ringwave::Prepared;
+/// let tick = Prepared::new("42.00");
+/// assert_eq!(&tick.frame()[..], b"\x81\x0542.00");
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Prepared {
+    frame: Bytes,
+}
+
+impl Prepared {
+    /// Encodes `message`. Cost: one allocation and one copy of the payload.
+    pub fn new<'a>(message: impl Into<Message<'a>>) -> Self {
+        let message = message.into();
+        let header =
+            FrameHeader { fin: true, opcode: message.kind().opcode(), mask: None, payload_len: message.len() as u64 };
+        let mut bits = [0; HEADER_BYTES_MAX];
+        let header_len = header.encode(&mut bits);
+        let mut frame = BytesMut::with_capacity(header_len + message.len());
+        frame.put_slice(&bits[..header_len]);
+        frame.put_slice(message.as_bytes());
+        Self { frame: frame.freeze() }
+    }
+
+    /// The frame as it goes onto the wire.
+    pub const fn frame(&self) -> &Bytes {
+        &self.frame
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prepared_is_header_and_payload_in_one_piece() {
+        for length in [0usize, 1, 125, 126, 65_535, 65_536] {
+            let payload = vec![7u8; length];
+            let prepared = Prepared::new(&payload);
+            let header_len = match length {
+                0..=125 => 2,
+                126..=65_535 => 4,
+                _ => 10,
+            };
+            assert_eq!(prepared.frame().len(), header_len + length);
+            assert_eq!(prepared.frame()[header_len..], payload[..]);
+        }
+    }
+}
