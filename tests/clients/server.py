@@ -148,7 +148,9 @@ def main():
         command = server_command(options.server_binary, options.driver)
         with Server(command) as server:
             environment = {
-                **os.environ, "TEST_SERVER_URL": server.url, "TEST_SERVER_COMMAND": json.dumps(command),
+                **os.environ,
+                "TEST_SERVER_URL": server.url,
+                "TEST_SERVER_COMMAND": json.dumps(command),
             }
             code = run_bounded(options.command, options.timeout, env=environment)
     except subprocess.TimeoutExpired:

@@ -38,7 +38,8 @@ async function openTab(t) {
   const errors = [];
   page.on('pageerror', (error) => errors.push(error));
   await page.goto(`${URL}/`);
-  const received = () => page.locator('#log .received').allTextContents();
+  // The page shows a message's text beside its time and size.
+  const received = () => page.locator('#log .received .text').allTextContents();
   return {
     page,
     errors,

@@ -1,4 +1,4 @@
-"""The `websockets` library as a client; run by scripts/clients, which starts the server and names it in the environment."""
+"""The `websockets` library as a client; run by scripts/clients, which starts the server and names it to the tests."""
 
 import json
 import os
@@ -17,7 +17,9 @@ BASE = os.environ["TEST_SERVER_URL"].replace("http://", "ws://")
 
 
 def open_client(path, base=BASE, **options):
-    return connect(base + path, proxy=None, max_size=None, open_timeout=SECONDS_MAX, close_timeout=SECONDS_MAX, **options)
+    return connect(
+        base + path, proxy=None, max_size=None, open_timeout=SECONDS_MAX, close_timeout=SECONDS_MAX, **options
+    )
 
 
 def receive(client):
@@ -99,9 +101,11 @@ def test_an_unknown_path_is_refused_with_404():
 
 def test_messages_reach_the_subscribers_of_their_topic_and_nobody_else(topic):
     a, b = f"{topic}-a", f"{topic}-b"
-    with open_client(f"/ws?topic={a}") as at_a, open_client(f"/ws?topic={b}") as at_b, open_client(
-        f"/ws?topic={a}&topic={b}"
-    ) as at_both:
+    with (
+        open_client(f"/ws?topic={a}") as at_a,
+        open_client(f"/ws?topic={b}") as at_b,
+        open_client(f"/ws?topic={a}&topic={b}") as at_both,
+    ):
         at_a.send("to a")
         assert [receive(at_a), receive(at_both)] == ["to a", "to a"]
         at_b.send(b"to b \xff")

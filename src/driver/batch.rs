@@ -1,0 +1,179 @@
+//! What one submission sends: bytes of its own and shared parts, in order.
+//!
+//! ```text
+//!  owned   [ 22 bytes: frames | 131 bytes ]          one buffer, used again and again
+//!  parts     Owned(..22)  Shared(Bytes)  Owned(..153)
+//! ```
+
+use crate::base::limits::SEND_SHARED_BYTES_MIN;
+use bytes::Bytes;
+
+/// Bytes to send to one link, in order. Kept and used again: emptying it keeps its memory.
+#[derive(Debug, Default)]
+pub struct Batch {
+    owned: Vec<u8>,
+    parts: Vec<Part>,
+    len: usize,
+    /// Where the next byte to send lies: in this part, this far into it.
+    at: (usize, usize),
+}
+
+#[derive(Debug)]
+enum Part {
+    /// Bytes of `owned` from the end of the owned part before it up to here.
+    Owned {
+        start: usize,
+        end: usize,
+    },
+    Shared(Bytes),
+}
+
+impl Batch {
+    /// Appends what `write` appends to the buffer it is given, and answers what it answers.
+    #[inline]
+    pub fn append<T>(&mut self, write: impl FnOnce(&mut Vec<u8>) -> T) -> T {
+        let start = self.owned.len();
+        let answer = write(&mut self.owned);
+        let end = self.owned.len();
+        self.len += end - start;
+        match self.parts.last_mut() {
+            _ if end == start => {}
+            Some(Part::Owned { end: last_end, .. }) => *last_end = end,
+            _ => self.parts.push(Part::Owned { start, end }),
+        }
+        answer
+    }
+
+    /// Appends shared bytes: by reference if they are large or the first, else as a copy beside their neighbours.
+    #[inline]
+    pub fn push_shared(&mut self, bytes: &Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        if bytes.len() < SEND_SHARED_BYTES_MIN && !self.parts.is_empty() {
+            self.unshare_small_head();
+            self.append(|owned| owned.extend_from_slice(bytes));
+            return;
+        }
+        self.len += bytes.len();
+        self.parts.push(Part::Shared(bytes.clone()));
+    }
+
+    /// A small shared part that stands alone is referenced; once a second one follows, both are copied together.
+    fn unshare_small_head(&mut self) {
+        if let [Part::Shared(head)] = &self.parts[..]
+            && head.len() < SEND_SHARED_BYTES_MIN
+        {
+            self.owned.extend_from_slice(head);
+            self.parts[0] = Part::Owned { start: 0, end: self.owned.len() };
+        }
+    }
+
+    /// Bytes not sent yet.
+    pub const fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Whether there is nothing to send.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// Bytes of memory this keeps when it is emptied.
+    pub fn capacity(&self) -> usize {
+        self.owned.capacity() + self.parts.capacity() * size_of::<Part>()
+    }
+
+    /// Empties it; what was shared is let go.
+    pub fn clear(&mut self) {
+        self.owned.clear();
+        self.parts.clear();
+        self.len = 0;
+        self.at = (0, 0);
+    }
+
+    /// The parts that are not sent yet, in order.
+    pub fn remaining(&self) -> impl Iterator<Item = &[u8]> {
+        let (first, offset) = self.at;
+        self.parts.iter().enumerate().skip(first).map(move |(index, part)| {
+            let bytes = match part {
+                Part::Owned { start, end } => &self.owned[*start..*end],
+                Part::Shared(bytes) => bytes,
+            };
+            if index == first { &bytes[offset..] } else { bytes }
+        })
+    }
+
+    /// Moves past `count` sent bytes.
+    ///
+    /// # Panics
+    /// If fewer were left: the kernel cannot send what it was not given.
+    pub fn advance(&mut self, mut count: usize) {
+        assert!(count <= self.len, "{count} bytes sent of {}", self.len);
+        self.len -= count;
+        while count > 0 {
+            let left = self.remaining().next().map_or(0, <[u8]>::len);
+            if count < left {
+                self.at.1 += count;
+                return;
+            }
+            count -= left;
+            self.at = (self.at.0 + 1, 0);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn flat(batch: &Batch) -> Vec<u8> {
+        batch.remaining().flatten().copied().collect()
+    }
+
+    #[test]
+    fn parts_keep_their_order_and_neighbours_join() {
+        let large = Bytes::from(vec![b'L'; SEND_SHARED_BYTES_MIN]);
+        let mut batch = Batch::default();
+        batch.append(|out| out.extend_from_slice(b"ab"));
+        batch.append(|out| out.extend_from_slice(b"cd"));
+        batch.push_shared(&large);
+        batch.push_shared(&Bytes::from_static(b"ef"));
+        batch.append(|out| out.extend_from_slice(b"gh"));
+        assert_eq!(batch.remaining().count(), 3);
+        assert_eq!(flat(&batch), [b"abcd", &large[..], b"efgh"].concat());
+        assert_eq!(batch.len(), 8 + large.len());
+        batch.clear();
+        assert!(batch.is_empty() && batch.remaining().next().is_none());
+    }
+
+    #[test]
+    fn small_shared_parts_are_referenced_alone_and_copied_together() {
+        let mut batch = Batch::default();
+        batch.push_shared(&Bytes::from_static(b"one"));
+        assert_eq!(batch.capacity(), 4 * size_of::<Part>());
+        batch.push_shared(&Bytes::from_static(b"two"));
+        batch.push_shared(&Bytes::new());
+        assert_eq!(batch.remaining().count(), 1);
+        assert_eq!(flat(&batch), b"onetwo");
+    }
+
+    #[test]
+    fn every_short_send_leaves_the_rest() {
+        let mut whole = Batch::default();
+        whole.append(|out| out.extend_from_slice(b"head"));
+        let expected = {
+            whole.push_shared(&Bytes::from(vec![7; SEND_SHARED_BYTES_MIN]));
+            whole.append(|out| out.extend_from_slice(b"tail"));
+            flat(&whole)
+        };
+        let mut sent = 0;
+        for step in [1, 3, 1, SEND_SHARED_BYTES_MIN - 2, 1, 0, 4] {
+            whole.advance(step);
+            sent += step;
+            assert_eq!(flat(&whole), expected[sent..]);
+            assert_eq!(whole.len(), expected.len() - sent);
+        }
+        assert!(whole.is_empty());
+    }
+}

@@ -1,0 +1,131 @@
+//! Provided buffers: a pool that the kernel takes receive buffers from by itself (Linux 5.19).
+//!
+//! ```text
+//!  entries   [addr,len,id][addr,len,id] …      a ring in shared memory; its tail stands in the first entry
+//!  memory    [buffer 0][buffer 1] …            count × bytes_each, mapped and touched at the start
+//! ```
+//! The kernel reads entries up to the tail; we write entries behind it and then move it (release). A buffer that
+//! the kernel handed out is ours until [`BufRing::recycle`] puts it behind the tail again.
+#![allow(unsafe_code)]
+
+use io_uring::Submitter;
+use io_uring::types::BufRingEntry;
+use std::io;
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+/// A pool of receive buffers, registered with one ring.
+#[derive(Debug)]
+pub(super) struct BufRing {
+    entries: Mapping,
+    memory: Mapping,
+    count: u16,
+    bytes_each: u32,
+    tail: u16,
+    /// Buffers that the kernel handed out and that have not come back.
+    lent: u16,
+}
+
+impl BufRing {
+    /// Maps the pool and registers it as buffer group `group`. `count` is a power of two, at most 32 768.
+    pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, bytes_each: u32) -> io::Result<Self> {
+        assert!(count.is_power_of_two() && bytes_each > 0);
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
+        let memory = Mapping::new(usize::from(count) * bytes_each as usize)?;
+        let mut ring = Self { entries, memory, count, bytes_each, tail: 0, lent: 0 };
+        for id in 0..count {
+            ring.push(id);
+        }
+        ring.publish();
+        let address = ring.entries.start.as_ptr() as u64;
+        // SAFETY: `address` is a page-aligned mapping of `count` entries that lives as long as `self`; the owner drops
+        // the ring before the pool (field order in `Bank`), so it outlives the registration.
+        unsafe { submitter.register_buf_ring_with_flags(address, count, group, 0) }?;
+        Ok(ring)
+    }
+
+    /// Notes that the kernel has handed out a buffer.
+    pub(super) fn lend(&mut self, id: u16) {
+        assert!(id < self.count, "the kernel handed out buffer {id} of {}", self.count);
+        self.lent += 1;
+    }
+
+    /// The first `len` bytes of a lent buffer.
+    pub(super) fn bytes(&mut self, id: u16, len: u32) -> &mut [u8] {
+        assert!(id < self.count && len <= self.bytes_each);
+        let offset = usize::from(id) * self.bytes_each as usize;
+        // SAFETY: id < count, so the buffer lies inside the mapping of count × bytes_each bytes.
+        let start = unsafe { self.memory.start.add(offset) };
+        // SAFETY: the bytes are mapped and initialised (anonymous memory), the kernel does not write to a buffer that
+        // it has handed out, and `&mut self` keeps any other slice of the pool from existing.
+        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) }
+    }
+
+    /// Takes a buffer back; the kernel sees it after [`BufRing::publish`].
+    pub(super) fn recycle(&mut self, id: u16) {
+        assert!(self.lent > 0 && id < self.count, "buffer {id} comes back though none is out");
+        self.lent -= 1;
+        self.push(id);
+    }
+
+    /// Buffers that are not out.
+    pub(super) const fn available(&self) -> u16 {
+        self.count - self.lent
+    }
+
+    fn push(&mut self, id: u16) {
+        let slot = usize::from(self.tail & (self.count - 1));
+        // SAFETY: the start of `count` entries.
+        let first = self.entries.start.cast::<BufRingEntry>();
+        // SAFETY: slot < count, so it lies inside the mapping.
+        let mut entry = unsafe { first.add(slot) };
+        // SAFETY: mapped and zeroed at the start, so it is initialised; the kernel does not read entries behind the
+        // tail, and the tail (in another field of the first entry) is not touched by the three setters.
+        let entry = unsafe { entry.as_mut() };
+        let offset = u64::from(id) * u64::from(self.bytes_each);
+        entry.set_addr(self.memory.start.as_ptr() as u64 + offset);
+        entry.set_len(self.bytes_each);
+        entry.set_bid(id);
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    /// Shows the kernel what has come back since the last time.
+    pub(super) fn publish(&self) {
+        let first = self.entries.start.cast::<BufRingEntry>().as_ptr();
+        // SAFETY: `first` is the address of the first entry of an initialised ring.
+        let tail = unsafe { BufRingEntry::tail(first) };
+        // SAFETY: the tail is a valid, aligned u16 that lives as long as the mapping; we only write it atomically, and
+        // the kernel only reads it.
+        let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
+        // Release: the entries are written before the kernel can see them.
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+/// Anonymous memory, page-aligned, zeroed and touched: what it costs is paid at the start.
+#[derive(Debug)]
+struct Mapping {
+    start: NonNull<u8>,
+    bytes: usize,
+}
+
+impl Mapping {
+    fn new(bytes: usize) -> io::Result<Self> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        // SAFETY: asks for new memory wherever there is room; no memory of ours is touched.
+        let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
+        if start == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let start = NonNull::new(start.cast::<u8>()).expect("a mapping does not start at address 0");
+        Ok(Self { start, bytes })
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: exactly what mmap gave, and nobody uses it after its owner.
+        unsafe { libc::munmap(self.start.as_ptr().cast(), self.bytes) };
+    }
+}

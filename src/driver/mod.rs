@@ -1,0 +1,148 @@
+//! Floor 2b: the kernel. Sockets, rings, buffers, cores; nobody above names a syscall or an errno.
+//!
+//! A [`Driver`] is completion-shaped: about ten verbs start things, [`Driver::wait`] enters the kernel once a turn,
+//! [`Driver::next_completion`] tells what ended. The rules that every driver keeps:
+//!
+//! - one send in flight per link, so order is kept; what gathers meanwhile leaves in the next one;
+//! - a received [`Buffer`] belongs to the loop until [`Driver::recycle`];
+//! - memory lent to the kernel is owned by the driver until its completion has come, whatever becomes of the link;
+//! - every token carries kind, generation and index: a late completion finds nothing rather than a stranger;
+//! - a link's key is given to another tenant only after [`Completion::Closed`].
+
+mod affinity;
+mod bank;
+mod batch;
+mod buf_ring;
+mod socket;
+mod token;
+mod uring;
+mod waker;
+
+pub use affinity::{cores, pin_to};
+pub use batch::Batch;
+pub use socket::{Listener, listen_on};
+pub use uring::{Uring, UringConfig};
+pub use waker::Waker;
+
+use crate::base::clock::Time;
+use crate::base::key::Key;
+use std::io;
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// A connected socket, as the driver names it.
+pub type Link = Key;
+
+/// Received bytes: a part of the driver's pool, lent until it is recycled.
+#[derive(Debug)]
+#[must_use = "a buffer that is not recycled is lost to the pool"]
+pub struct Buffer {
+    bank: u16,
+    id: u16,
+    len: u32,
+}
+
+impl Buffer {
+    /// Bytes received, at least 1.
+    pub const fn len(&self) -> usize {
+        self.len as usize
+    }
+
+    /// Never: a buffer is handed out only with bytes in it.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+}
+
+/// What ended. The set is closed: a loop matches all of it.
+#[derive(Debug)]
+pub enum Completion {
+    /// A connection was accepted. Nothing is received before [`Driver::recv_start`].
+    Accepted {
+        /// Its link.
+        link: Link,
+    },
+    /// The system refused an accept (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and goes on by itself.
+    AcceptFailed {
+        /// What the system said.
+        error: io::Error,
+    },
+    /// A connection asked for by [`Driver::connect`] stands.
+    Connected {
+        /// Its link.
+        link: Link,
+        /// What the caller gave.
+        tag: u64,
+    },
+    /// A connection asked for by [`Driver::connect`] does not stand.
+    ConnectFailed {
+        /// What the caller gave.
+        tag: u64,
+        /// What the system said.
+        error: io::Error,
+    },
+    /// Bytes came.
+    Received {
+        /// From here.
+        link: Link,
+        /// Read them by [`Driver::bytes`], give them back by [`Driver::recycle`].
+        buffer: Buffer,
+    },
+    /// Nothing more comes: the peer's end of stream, or an error.
+    ReceiveEnded {
+        /// The link; it still wants to be closed.
+        link: Link,
+        /// `None` at the end of stream.
+        error: Option<io::Error>,
+    },
+    /// A send ended; with an error, part of it may have left.
+    Sent {
+        /// The link.
+        link: Link,
+        /// The batch, to be used again.
+        batch: Box<Batch>,
+        /// `None` if every byte is with the kernel.
+        error: Option<io::Error>,
+    },
+    /// The link is gone; its key may come again with the next generation.
+    Closed {
+        /// The link that was.
+        link: Link,
+    },
+    /// Somebody called [`Waker::wake`].
+    Woken,
+}
+
+/// One core's kernel.
+pub trait Driver {
+    /// Accepts connections from now on.
+    fn listen(&mut self, listener: Listener);
+    /// Accepts no more and closes the listener; connections that stand are not touched.
+    fn stop_listening(&mut self);
+    /// Opens a connection; [`Completion::Connected`] or [`Completion::ConnectFailed`] answers with `tag`.
+    fn connect(&mut self, address: SocketAddr, tag: u64);
+    /// Receives until [`Driver::recv_stop`] or the end.
+    fn recv_start(&mut self, link: Link);
+    /// Stops receiving. What the kernel had taken already still arrives.
+    fn recv_stop(&mut self, link: Link);
+    /// Sends a batch. The link has none in flight.
+    fn send(&mut self, link: Link, batch: Box<Batch>);
+    /// Ends our side of the stream. The link has no send in flight.
+    fn shutdown(&mut self, link: Link);
+    /// Ends everything that is in flight, then closes; [`Completion::Closed`] follows, nothing else for this link but
+    /// the batch that was in flight.
+    fn close(&mut self, link: Link);
+    /// The bytes of a buffer.
+    fn bytes(&mut self, buffer: &Buffer) -> &mut [u8];
+    /// Gives a buffer back to the pool.
+    fn recycle(&mut self, buffer: Buffer);
+    /// What wakes this driver's [`Driver::wait`] from any thread.
+    fn waker(&self) -> Waker;
+    /// Hands everything to the kernel and waits for a completion, at most `timeout`. Answers the turn's time.
+    ///
+    /// # Errors
+    /// The kernel refuses the wait itself; the driver cannot go on.
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time>;
+    /// The next thing that ended. Only this turn's: `None` until the next [`Driver::wait`].
+    fn next_completion(&mut self) -> Option<Completion>;
+}

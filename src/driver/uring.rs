@@ -1,0 +1,676 @@
+//! The io_uring driver (Linux 6.1 and later).
+//!
+//! Multishot accepts and receives, direct descriptors, provided buffers, one `io_uring_enter` a turn. A link's index
+//! is `bank × slots + slot of the bank's table`, and the kernel hands the slots out.
+//!
+//! ```text
+//!            recv_start                 close                 both ended
+//!  accepted ───────────▶ receiving ────────────▶ cancelling ─────────────▶ close(2) ──▶ Closed, next generation
+//!                 ▲  │ ENOBUFS: parked, armed again when buffers came back
+//!                 └──┘
+//! ```
+
+use super::bank::{self, Bank, BankConfig};
+use super::batch::Batch;
+use super::socket::Listener;
+use super::token::{Operation, Token};
+use super::waker::Waker;
+use super::{Buffer, Completion, Driver, Link};
+use crate::base::clock::Time;
+use crate::base::key::Key;
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, LISTEN_BACKLOG};
+use io_uring::cqueue;
+use slab::Slab;
+use socket2::SockAddr;
+use std::collections::VecDeque;
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// A multishot accept may empty a whole backlog before we see the first completion; what finds no slot is lost. With
+/// fewer free slots than this, connections are accepted by count.
+const ACCEPT_MANY_SLOTS_MIN: u32 = LISTEN_BACKLOG as u32 + LISTEN_BACKLOG as u32 / 2;
+/// Accepts in flight when they are counted.
+const ACCEPT_ONE_MAX: u32 = 64;
+
+/// What a shard's rings may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct UringConfig {
+    /// Connections at most, those just accepted and those closing among them.
+    pub links_max: usize,
+    /// Receive buffers of the first ring: a power of two, at most 32 768. As many as connections speak at one time.
+    pub buffer_count: u16,
+    /// Bytes of a receive buffer.
+    pub buffer_bytes: u32,
+    /// Length of one ring's descriptor table; 0 takes as many as RLIMIT_NOFILE allows.
+    pub table_slots: u32,
+}
+
+impl Default for UringConfig {
+    fn default() -> Self {
+        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0 }
+    }
+}
+
+impl UringConfig {
+    fn slots(&self) -> u32 {
+        let wanted = u32::try_from(self.links_max.clamp(1, LINKS_MAX)).unwrap_or(u32::MAX);
+        let table = if self.table_slots == 0 { u32::MAX } else { self.table_slots };
+        wanted.min(table).min(bank::table_slots_max())
+    }
+
+    fn first_bank(&self) -> BankConfig {
+        BankConfig {
+            submissions: 4096,
+            completions: 65_536,
+            slots: self.slots(),
+            buffer_count: self.buffer_count,
+            buffer_bytes: self.buffer_bytes,
+        }
+    }
+
+    /// Further banks hold connections that are mostly silent: smaller queues, an eighth of the buffers.
+    fn further_bank(&self) -> BankConfig {
+        BankConfig {
+            submissions: 1024,
+            completions: 32_768,
+            buffer_count: (self.buffer_count / 8).max(1),
+            ..self.first_bank()
+        }
+    }
+}
+
+/// The driver on io_uring.
+pub struct Uring {
+    config: UringConfig,
+    banks: Vec<Bank>,
+    banks_max: usize,
+    links: Vec<LinkState>,
+    listener: Option<Accepting>,
+    connects: Slab<Connecting>,
+    /// Links whose receive ended for want of a buffer, in the order they came.
+    starved: VecDeque<Link>,
+    /// Buffers that came back since starved links were last armed.
+    recycled: usize,
+    completions: VecDeque<(u16, cqueue::Entry)>,
+    waker: Waker,
+    origin: Instant,
+    now: Time,
+}
+
+/// A listener and what is armed for it.
+struct Accepting {
+    listener: Listener,
+    /// The bank that a multishot accept is armed on.
+    many: Option<u16>,
+    /// That accept has been asked to end.
+    many_cancelled: bool,
+    /// Single accepts in flight, by bank.
+    ones: Vec<u32>,
+    /// Nothing is armed before: the system refused.
+    rests_until: Option<Time>,
+}
+
+/// A connection that is being opened.
+struct Connecting {
+    tag: u64,
+    address: Box<SockAddr>,
+    link: Option<Link>,
+}
+
+/// What the driver knows of a link. Slots without a tenant keep their generation.
+#[derive(Default)]
+struct LinkState {
+    /// The batch in flight: the kernel reads it until its completion has come.
+    sending: Option<Box<Batch>>,
+    generation: u32,
+    flags: Flags,
+}
+
+const _: () = assert!(size_of::<LinkState>() == 16);
+
+/// Bits of a link's state.
+#[derive(Clone, Copy, Default)]
+struct Flags(u16);
+
+impl Flags {
+    const OCCUPIED: u16 = 1 << 0;
+    const RECEIVE_WANTED: u16 = 1 << 1;
+    const RECEIVE_ARMED: u16 = 1 << 2;
+    const RECEIVE_CANCELLED: u16 = 1 << 3;
+    const STARVED: u16 = 1 << 4;
+    const SHUTTING_DOWN: u16 = 1 << 5;
+    const CLOSING: u16 = 1 << 6;
+    const CLOSE_SUBMITTED: u16 = 1 << 7;
+    /// Never announced to the loop: a connection that did not come about.
+    const SILENT: u16 = 1 << 8;
+
+    const fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
+    }
+
+    fn set(&mut self, bits: u16) {
+        self.0 |= bits;
+    }
+
+    fn clear(&mut self, bits: u16) {
+        self.0 &= !bits;
+    }
+}
+
+impl Uring {
+    /// Sets up the first ring. To be called on the thread that will use it (SINGLE_ISSUER).
+    ///
+    /// # Errors
+    /// io_uring is older than 6.1, forbidden here (seccomp, `kernel.io_uring_disabled`), or out of memory.
+    pub fn new(config: UringConfig) -> io::Result<Self> {
+        let mut first = Bank::new(&config.first_bank(), false)?;
+        let waker = Waker::new()?;
+        first.poll(waker.as_raw_fd(), Token::number(Operation::Wake, 0));
+        let banks_max = config.links_max.clamp(1, LINKS_MAX).div_ceil(config.slots() as usize);
+        Ok(Self {
+            config,
+            banks: vec![first],
+            banks_max,
+            links: Vec::new(),
+            listener: None,
+            connects: Slab::new(),
+            starved: VecDeque::new(),
+            recycled: 0,
+            completions: VecDeque::new(),
+            waker,
+            origin: Instant::now(),
+            now: Time::default(),
+        })
+    }
+
+    fn bank_of(&self, link: Link) -> usize {
+        link.index() / self.config.slots() as usize
+    }
+
+    fn slot_of(&self, link: Link) -> u32 {
+        (link.index() % self.config.slots() as usize) as u32
+    }
+
+    /// The state of a link that is still this tenant's.
+    fn state(&mut self, link: Link) -> Option<&mut LinkState> {
+        self.links
+            .get_mut(link.index())
+            .filter(|state| state.flags.has(Flags::OCCUPIED) && state.generation == link.generation())
+    }
+
+    /// The kernel put a socket into a slot: a new tenant.
+    fn occupy(&mut self, bank: u16, slot: u32) -> Link {
+        let index = usize::from(bank) * self.config.slots() as usize + slot as usize;
+        if index >= self.links.len() {
+            self.links.resize_with(index + 1, LinkState::default);
+        }
+        self.banks[usize::from(bank)].occupy_slot();
+        let state = &mut self.links[index];
+        assert!(!state.flags.has(Flags::OCCUPIED), "slot {index} is handed out while it has a tenant");
+        state.flags = Flags(Flags::OCCUPIED);
+        Key::new(index as u32, state.generation)
+    }
+
+    /// The first bank with a free slot; a new one if there is none and one more is allowed.
+    fn bank_with_room(&mut self) -> io::Result<Option<u16>> {
+        if let Some(bank) = self.banks.iter().position(|bank| bank.free_slots() > 0) {
+            return Ok(Some(bank as u16));
+        }
+        if self.banks.len() >= self.banks_max {
+            return Ok(None);
+        }
+        let bank = Bank::new(&self.config.further_bank(), true)?;
+        let signal = bank.signal().expect("a further bank has a signal");
+        let number = self.banks.len() as u16;
+        self.banks.push(bank);
+        self.banks[0].poll(signal, Token::number(Operation::BankReady, u32::from(number)));
+        Ok(Some(number))
+    }
+
+    // Accepting
+
+    /// Arms what is not armed: a multishot accept where there is room for a whole backlog, else accepts by count.
+    fn arm_accept(&mut self) {
+        let Some(accepting) = &mut self.listener else { return };
+        if accepting.rests_until.is_some_and(|until| self.now < until) || accepting.many.is_some() {
+            return;
+        }
+        accepting.rests_until = None;
+        let bank = match self.bank_with_room() {
+            Ok(Some(bank)) => bank,
+            Ok(None) => return,
+            Err(_) => return self.rest_accepting(),
+        };
+        let Some(accepting) = &mut self.listener else { return };
+        let listener = accepting.listener.as_raw_fd();
+        accepting.ones.resize(self.banks.len(), 0);
+        let in_flight = &mut accepting.ones[usize::from(bank)];
+        let ring = &mut self.banks[usize::from(bank)];
+        if ring.free_slots() >= ACCEPT_MANY_SLOTS_MIN {
+            accepting.many = Some(bank);
+            accepting.many_cancelled = false;
+            ring.accept_many(listener, Token::number(Operation::AcceptMany, u32::from(bank)));
+            return;
+        }
+        for _ in 0..ring.free_slots().min(ACCEPT_ONE_MAX.saturating_sub(*in_flight)) {
+            *in_flight += 1;
+            ring.reserve_slot();
+            ring.accept_one(listener, Token::number(Operation::AcceptOne, u32::from(bank)));
+        }
+    }
+
+    fn rest_accepting(&mut self) {
+        if let Some(accepting) = &mut self.listener {
+            accepting.rests_until = Some(self.now + ACCEPT_REST);
+        }
+    }
+
+    fn accepted(&mut self, bank: u16, entry: &cqueue::Entry, many: bool) -> Option<Completion> {
+        if !many {
+            self.banks[usize::from(bank)].release_slot();
+        }
+        if let Some(accepting) = &mut self.listener {
+            if !many {
+                accepting.ones[usize::from(bank)] -= 1;
+            } else if !bank::more_follow(entry) {
+                accepting.many = None;
+            }
+        }
+        let slot = match u32::try_from(entry.result()) {
+            Ok(slot) => slot,
+            Err(_) => return self.accept_failed(-entry.result()),
+        };
+        let link = self.occupy(bank, slot);
+        if self.listener.is_none() {
+            // It was on its way when we stopped listening.
+            self.state(link)?.flags.set(Flags::SILENT);
+            self.close(link);
+            return None;
+        }
+        self.limit_accepting(bank);
+        Some(Completion::Accepted { link })
+    }
+
+    /// Ends a multishot accept before its table runs full.
+    fn limit_accepting(&mut self, bank: u16) {
+        let Some(accepting) = &mut self.listener else { return };
+        let ring = &mut self.banks[usize::from(bank)];
+        let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
+        if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
+            accepting.many_cancelled = true;
+            ring.cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
+        }
+    }
+
+    fn accept_failed(&mut self, errno: i32) -> Option<Completion> {
+        match errno {
+            libc::ECANCELED => None,
+            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => {
+                self.rest_accepting();
+                Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) })
+            }
+            // The connection was gone before we took it (accept(2): ECONNABORTED and the network's own errors).
+            _ => Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) }),
+        }
+    }
+
+    // Receiving
+
+    fn arm_receive(&mut self, link: Link, poll_first: bool) {
+        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
+        let Some(state) = self.state(link) else { return };
+        let wanted = state.flags.has(Flags::RECEIVE_WANTED);
+        if !wanted || state.flags.has(Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED) {
+            return;
+        }
+        state.flags.set(Flags::RECEIVE_ARMED);
+        state.flags.clear(Flags::RECEIVE_CANCELLED);
+        self.banks[bank].receive(slot, poll_first, Token::new(Operation::Receive, link));
+    }
+
+    /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
+    fn arm_starved(&mut self) {
+        let mut budget = std::mem::take(&mut self.recycled);
+        if budget == 0 && !self.starved.is_empty() {
+            budget = usize::from(self.banks.iter().map(|bank| bank.buffers.available()).max().unwrap_or(0)).min(1);
+        }
+        while budget > 0
+            && let Some(link) = self.starved.pop_front()
+        {
+            if let Some(state) = self.state(link) {
+                state.flags.clear(Flags::STARVED);
+                self.arm_receive(link, true);
+                budget -= 1;
+            }
+        }
+    }
+
+    fn received(&mut self, bank: u16, link: Link, entry: &cqueue::Entry) -> Option<Completion> {
+        let buffer = bank::chosen_buffer(entry).map(|id| {
+            self.banks[usize::from(bank)].buffers.lend(id);
+            Buffer { bank, id, len: u32::try_from(entry.result()).unwrap_or(0) }
+        });
+        let Some(state) = self.state(link) else {
+            // A stranger's: the rules above keep it from happening, the generation from mattering.
+            return self.discard(buffer);
+        };
+        if !bank::more_follow(entry) {
+            state.flags.clear(Flags::RECEIVE_ARMED);
+        }
+        if state.flags.has(Flags::CLOSING) {
+            self.close_if_quiet(link);
+            return self.discard(buffer);
+        }
+        match (entry.result(), buffer) {
+            (1.., Some(buffer)) => {
+                self.arm_receive(link, false);
+                Some(Completion::Received { link, buffer })
+            }
+            (0, buffer) => {
+                self.stop_wanting(link);
+                let _ = self.discard(buffer);
+                Some(Completion::ReceiveEnded { link, error: None })
+            }
+            (result, buffer) => {
+                let _ = self.discard(buffer);
+                self.receive_failed(link, -result)
+            }
+        }
+    }
+
+    fn receive_failed(&mut self, link: Link, errno: i32) -> Option<Completion> {
+        match errno {
+            libc::ENOBUFS => {
+                self.state(link)?.flags.set(Flags::STARVED);
+                self.starved.push_back(link);
+                None
+            }
+            // Ours, or the kernel's under pressure: armed again if it is wanted.
+            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                self.arm_receive(link, true);
+                None
+            }
+            _ => {
+                self.stop_wanting(link);
+                Some(Completion::ReceiveEnded { link, error: Some(io::Error::from_raw_os_error(errno)) })
+            }
+        }
+    }
+
+    fn stop_wanting(&mut self, link: Link) {
+        if let Some(state) = self.state(link) {
+            state.flags.clear(Flags::RECEIVE_WANTED);
+        }
+    }
+
+    fn discard(&mut self, buffer: Option<Buffer>) -> Option<Completion> {
+        if let Some(buffer) = buffer {
+            self.recycle(buffer);
+        }
+        None
+    }
+
+    // Sending and closing
+
+    fn submit_send(&mut self, link: Link) {
+        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
+        // Not through `state`: the batch stays borrowed beside the bank.
+        let batch = self.links[link.index()].sending.as_ref().expect("a send has a batch");
+        self.banks[bank].send(slot, batch, Token::new(Operation::Send, link));
+    }
+
+    fn sent(&mut self, link: Link, entry: &cqueue::Entry) -> Option<Completion> {
+        let state = self.state(link)?;
+        let closing = state.flags.has(Flags::CLOSING);
+        let batch = state.sending.as_mut().expect("a send that completes is in flight");
+        let error = match usize::try_from(entry.result()) {
+            Ok(count) => {
+                batch.advance(count);
+                if !batch.is_empty() && !closing && count > 0 {
+                    self.submit_send(link);
+                    return None;
+                }
+                (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
+            }
+            Err(_) => Some(io::Error::from_raw_os_error(-entry.result())),
+        };
+        let batch = state.sending.take().expect("checked above");
+        if closing {
+            self.close_if_quiet(link);
+        }
+        Some(Completion::Sent { link, batch, error })
+    }
+
+    /// Closes a link that has nothing in flight any more.
+    fn close_if_quiet(&mut self, link: Link) {
+        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
+        let Some(state) = self.state(link) else { return };
+        let busy = state.flags.has(Flags::RECEIVE_ARMED | Flags::SHUTTING_DOWN) || state.sending.is_some();
+        if busy || state.flags.has(Flags::CLOSE_SUBMITTED) {
+            return;
+        }
+        state.flags.set(Flags::CLOSE_SUBMITTED);
+        self.banks[bank].close(slot, Token::new(Operation::Close, link));
+    }
+
+    fn closed(&mut self, bank: u16, link: Link) -> Option<Completion> {
+        let state = self.state(link)?;
+        debug_assert!(state.sending.is_none());
+        let silent = state.flags.has(Flags::SILENT);
+        state.generation = link.next_tenant().generation();
+        state.flags = Flags::default();
+        self.banks[usize::from(bank)].vacate_slot();
+        (!silent).then_some(Completion::Closed { link })
+    }
+
+    // Connecting
+
+    fn socket_made(&mut self, bank: u16, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
+        self.banks[usize::from(bank)].release_slot();
+        let Ok(slot) = u32::try_from(entry.result()) else {
+            return self.connect_failed(number, -entry.result());
+        };
+        let link = self.occupy(bank, slot);
+        let connecting = &mut self.connects[number];
+        connecting.link = Some(link);
+        let option = Token::new(Operation::Option, link);
+        let token = Token::number(Operation::Connect, number as u32);
+        self.banks[usize::from(bank)].connect(slot, &connecting.address, option, token);
+        None
+    }
+
+    fn connected(&mut self, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
+        if entry.result() < 0 {
+            return self.connect_failed(number, -entry.result());
+        }
+        let Connecting { tag, link, .. } = self.connects.remove(number);
+        Some(Completion::Connected { link: link.expect("it had a socket to connect"), tag })
+    }
+
+    fn connect_failed(&mut self, number: usize, errno: i32) -> Option<Completion> {
+        let Connecting { tag, link, .. } = self.connects.remove(number);
+        if let Some(link) = link
+            && let Some(state) = self.state(link)
+        {
+            state.flags.set(Flags::SILENT);
+            self.close(link);
+        }
+        Some(Completion::ConnectFailed { tag, error: io::Error::from_raw_os_error(errno) })
+    }
+
+    fn translate(&mut self, bank: u16, entry: &cqueue::Entry) -> Option<Completion> {
+        let token = Token::decode(entry.user_data());
+        let link = token.key;
+        match token.operation {
+            Operation::Receive => self.received(bank, link, entry),
+            Operation::Send => self.sent(link, entry),
+            Operation::AcceptMany => self.accepted(bank, entry, true),
+            Operation::AcceptOne => self.accepted(bank, entry, false),
+            Operation::Close => self.closed(bank, link),
+            Operation::Shutdown => {
+                self.state(link)?.flags.clear(Flags::SHUTTING_DOWN);
+                if self.state(link)?.flags.has(Flags::CLOSING) {
+                    self.close_if_quiet(link);
+                }
+                None
+            }
+            Operation::Wake => {
+                if !bank::more_follow(entry) {
+                    self.banks[0].poll(self.waker.as_raw_fd(), token);
+                }
+                Some(Completion::Woken)
+            }
+            Operation::BankReady => {
+                let signal = self.banks[link.index()].signal();
+                if let Some(signal) = signal.filter(|_| !bank::more_follow(entry)) {
+                    self.banks[0].poll(signal, token);
+                }
+                None
+            }
+            Operation::Socket => self.socket_made(bank, link.index(), entry),
+            Operation::Connect => self.connected(link.index(), entry),
+            // Both are answered by what they act on: an option that fails costs latency only.
+            Operation::Cancel | Operation::Option => None,
+        }
+    }
+
+    /// What is left of the rest after a refused accept.
+    fn accept_timeout(&self) -> Option<Duration> {
+        let until = self.listener.as_ref()?.rests_until?;
+        Some(until - self.now)
+    }
+}
+
+impl Driver for Uring {
+    fn listen(&mut self, listener: Listener) {
+        self.listener =
+            Some(Accepting { listener, many: None, many_cancelled: false, ones: Vec::new(), rests_until: None });
+    }
+
+    fn stop_listening(&mut self) {
+        let Some(accepting) = self.listener.take() else { return };
+        if let Some(bank) = accepting.many {
+            self.banks[usize::from(bank)].cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
+        }
+        for (bank, in_flight) in accepting.ones.iter().enumerate() {
+            for _ in 0..*in_flight {
+                self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
+            }
+        }
+        // The listener's descriptor is closed here; what is armed on it holds the socket until it is cancelled.
+    }
+
+    fn connect(&mut self, address: SocketAddr, tag: u64) {
+        let bank = match self.bank_with_room() {
+            Ok(Some(bank)) => bank,
+            // The kernel finds no slot either and says so: ENFILE.
+            Ok(None) | Err(_) => 0,
+        };
+        let address = Box::new(SockAddr::from(address));
+        let entry = self.connects.vacant_entry();
+        let token = Token::number(Operation::Socket, entry.key() as u32);
+        let bank = &mut self.banks[usize::from(bank)];
+        bank.reserve_slot();
+        bank.socket(&address, token);
+        entry.insert(Connecting { tag, address, link: None });
+    }
+
+    fn recv_start(&mut self, link: Link) {
+        if let Some(state) = self.state(link) {
+            state.flags.set(Flags::RECEIVE_WANTED);
+            self.arm_receive(link, false);
+        }
+    }
+
+    fn recv_stop(&mut self, link: Link) {
+        let bank = self.bank_of(link);
+        let Some(state) = self.state(link) else { return };
+        state.flags.clear(Flags::RECEIVE_WANTED);
+        if state.flags.has(Flags::RECEIVE_ARMED) && !state.flags.has(Flags::RECEIVE_CANCELLED) {
+            state.flags.set(Flags::RECEIVE_CANCELLED);
+            self.banks[bank].cancel(Token::new(Operation::Receive, link));
+        }
+    }
+
+    fn send(&mut self, link: Link, batch: Box<Batch>) {
+        let Some(state) = self.state(link) else { return };
+        assert!(state.sending.is_none(), "{link:?} has a send in flight already");
+        debug_assert!(!batch.is_empty() && !state.flags.has(Flags::CLOSING));
+        state.sending = Some(batch);
+        self.submit_send(link);
+    }
+
+    fn shutdown(&mut self, link: Link) {
+        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
+        let Some(state) = self.state(link) else { return };
+        debug_assert!(state.sending.is_none());
+        state.flags.set(Flags::SHUTTING_DOWN);
+        self.banks[bank].shutdown_write(slot, Token::new(Operation::Shutdown, link));
+    }
+
+    fn close(&mut self, link: Link) {
+        self.recv_stop(link);
+        let bank = self.bank_of(link);
+        let Some(state) = self.state(link) else { return };
+        if state.flags.has(Flags::CLOSING) {
+            return;
+        }
+        state.flags.set(Flags::CLOSING);
+        if state.sending.is_some() {
+            self.banks[bank].cancel(Token::new(Operation::Send, link));
+        }
+        self.close_if_quiet(link);
+    }
+
+    fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
+        self.banks[usize::from(buffer.bank)].buffers.bytes(buffer.id, buffer.len)
+    }
+
+    fn recycle(&mut self, buffer: Buffer) {
+        self.recycled += 1;
+        self.banks[usize::from(buffer.bank)].buffers.recycle(buffer.id);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
+        debug_assert!(self.completions.is_empty(), "the last turn left completions behind");
+        for bank in &self.banks {
+            bank.buffers.publish();
+        }
+        self.arm_starved();
+        self.arm_accept();
+        let timeout = match (timeout, self.accept_timeout()) {
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let mut something_is_there = false;
+        for bank in &mut self.banks[1..] {
+            bank.submit_if_needed()?;
+            something_is_there |= bank.has_completions();
+        }
+        self.banks[0].submit_and_wait(usize::from(!something_is_there), timeout)?;
+        self.now = Time::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        for bank in &mut self.banks[1..] {
+            bank.submit_if_needed()?;
+        }
+        for (number, bank) in self.banks.iter_mut().enumerate() {
+            bank.reap(number as u16, &mut self.completions);
+        }
+        Ok(self.now)
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        while let Some((bank, entry)) = self.completions.pop_front() {
+            let completion = self.translate(bank, &entry);
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        None
+    }
+}
