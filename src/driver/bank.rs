@@ -185,10 +185,10 @@ impl Bank {
         self.push(opcode::Close::new(Fixed(slot)).build(), token);
     }
 
-    /// Asks for the end of the operation with this token; it still completes by itself.
+    /// Asks for the end of every operation with this token; each still completes by itself.
     pub(super) fn cancel(&mut self, target: Token) {
         // By user data: the kernel finds it by hash; by descriptor it would walk all that is armed.
-        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.encode())).build();
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.encode()).all()).build();
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::new(Operation::Cancel, target.key));
     }
 

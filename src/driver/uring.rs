@@ -554,10 +554,8 @@ impl Driver for Uring {
         if let Some(bank) = accepting.many {
             self.banks[usize::from(bank)].cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
         }
-        for (bank, in_flight) in accepting.ones.iter().enumerate() {
-            for _ in 0..*in_flight {
-                self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
-            }
+        for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
+            self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
         }
         // The listener's descriptor is closed here; what is armed on it holds the socket until it is cancelled.
     }
