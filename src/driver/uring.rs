@@ -653,7 +653,8 @@ impl Driver for Uring {
         }
         self.banks[0].submit_and_wait(usize::from(!something_is_there), timeout)?;
         self.now = Time::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
-        for bank in &mut self.banks[1..] {
+        // Whatever became ready meanwhile, on the first bank too if it was not waited for.
+        for bank in &mut self.banks {
             bank.submit_if_needed()?;
         }
         for (number, bank) in self.banks.iter_mut().enumerate() {
