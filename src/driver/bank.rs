@@ -52,6 +52,7 @@ pub(super) struct Bank {
     reserved: u32,
     /// Message headers of the sends that are queued and not submitted: the kernel copies them when it is entered
     /// (IORING_FEAT_SUBMIT_STABLE, 5.5).
+    #[expect(clippy::vec_box, reason = "the kernel is given pointers into them, and the vector grows")]
     scatters: Vec<Box<Scatter>>,
     scatters_used: usize,
     /// Signalled when a bank that nobody waits for has something to say.
@@ -342,8 +343,8 @@ pub(super) fn chosen_buffer(entry: &cqueue::Entry) -> Option<u16> {
     cqueue::buffer_select(entry.flags())
 }
 
-/// The longest descriptor table that the kernel allows this process.
-pub(super) fn table_slots_max() -> u32 {
+/// RLIMIT_NOFILE: descriptors of this process, and the length of the longest descriptor table of a ring.
+pub fn descriptor_limit() -> u32 {
     let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
     // SAFETY: writes the limit into a value of ours.
     let answer = unsafe { libc::getrlimit(libc::RLIMIT_NOFILE, &raw mut limit) };

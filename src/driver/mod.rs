@@ -19,6 +19,7 @@ mod uring;
 mod waker;
 
 pub use affinity::{cores, pin_to};
+pub use bank::descriptor_limit;
 pub use batch::Batch;
 pub use socket::{Listener, listen_on};
 pub use uring::{Uring, UringConfig};

@@ -57,7 +57,7 @@ impl UringConfig {
     fn slots(&self) -> u32 {
         let wanted = u32::try_from(self.links_max.clamp(1, LINKS_MAX)).unwrap_or(u32::MAX);
         let table = if self.table_slots == 0 { u32::MAX } else { self.table_slots };
-        wanted.min(table).min(bank::table_slots_max())
+        wanted.min(table).min(bank::descriptor_limit())
     }
 
     fn first_bank(&self) -> BankConfig {

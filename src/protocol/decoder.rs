@@ -95,7 +95,12 @@ impl<R: Role> Decoder<R> {
 
     /// Whether something has begun and not ended: a head, a frame, a message.
     pub const fn is_unfinished(&self) -> bool {
-        matches!(self.state, State::Request(Some(_)) | State::Frames(Some(_)))
+        match &self.state {
+            State::Request(gathering) => gathering.is_some(),
+            State::Response(awaited) => !awaited.0.bytes.is_empty(),
+            State::Frames(unfinished) => unfinished.is_some(),
+            State::Undecided | State::Ended => false,
+        }
     }
 
     /// Whether the WebSocket is open and the peer's close frame has not come.

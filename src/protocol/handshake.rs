@@ -3,10 +3,11 @@
 //! An answer depends on the request and nothing else. Keys of a client come from its caller: no randomness here.
 
 use super::error::{HeadError, ResponseError};
-use super::http1::{Ambiguous, HeaderInvalid, Headers, Request, Response, ResponseHead, encode_header, is_token};
+use super::http1::{Ambiguous, HeaderInvalid, Request, Response, ResponseHead, encode_header, is_token};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};
+use std::ops::Deref;
 
 /// RFC 6455 §1.3.
 const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
@@ -16,8 +17,15 @@ const KEY_CHARS: usize = 24;
 /// A request that asks for a WebSocket and may have one.
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeRequest<'a> {
+    request: Request<'a>,
     key: &'a str,
-    headers: Headers<'a>,
+}
+
+impl<'a> Deref for UpgradeRequest<'a> {
+    type Target = Request<'a>;
+    fn deref(&self) -> &Request<'a> {
+        &self.request
+    }
 }
 
 impl<'a> UpgradeRequest<'a> {
@@ -51,8 +59,8 @@ impl<'a> UpgradeRequest<'a> {
             Ok(None) => return Err(UpgradeError::bad_request("Sec-WebSocket-Key is missing")),
             Err(Ambiguous) => return Err(UpgradeError::bad_request("more than one Sec-WebSocket-Key")),
         };
-        let upgrade = Self { key, headers };
-        if !upgrade.raw_protocols().all(|protocol| is_token(protocol)) {
+        let upgrade = Self { request: *request, key };
+        if !upgrade.raw_protocols().all(is_token) {
             return Err(UpgradeError::bad_request("Sec-WebSocket-Protocol is malformed"));
         }
         Ok(Some(upgrade))
@@ -64,7 +72,8 @@ impl<'a> UpgradeRequest<'a> {
     }
 
     fn raw_protocols(&self) -> impl Iterator<Item = &'a [u8]> {
-        self.headers
+        self.request
+            .headers()
             .all("sec-websocket-protocol")
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
@@ -182,8 +191,17 @@ impl ClientRequest<'_> {
     /// Appends the request, and answers what to hold the server's response against.
     ///
     /// # Errors
-    /// A part that must not stand in a head.
+    /// A part that must not stand in a head. Nothing is appended.
     pub fn encode(&self, out: &mut Vec<u8>) -> Result<ExpectedResponse, HeaderInvalid> {
+        let start = out.len();
+        let written = self.try_encode(out);
+        if written.is_err() {
+            out.truncate(start);
+        }
+        written
+    }
+
+    fn try_encode(&self, out: &mut Vec<u8>) -> Result<ExpectedResponse, HeaderInvalid> {
         if !self.target.starts_with('/') || self.target.bytes().any(|byte| byte <= b' ' || byte >= 0x7f) {
             return Err(HeaderInvalid);
         }
@@ -384,5 +402,8 @@ mod tests {
         for target in ["p", "/a b", "/a\r\nX: y"] {
             assert!(ClientRequest { target, ..ask }.encode(&mut Vec::new()).is_err());
         }
+        let mut out = Vec::new();
+        assert!(ClientRequest { headers: &[("X", "a\r\nY: b")], ..ask }.encode(&mut out).is_err());
+        assert!(out.is_empty());
     }
 }

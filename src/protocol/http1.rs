@@ -32,8 +32,10 @@ impl HeadScan {
     pub fn scan(&mut self, head: &[u8], limits: &Limits) -> Result<Option<usize>, HeadError> {
         while let Some(at) = memchr::memchr(b'\n', &head[self.scanned..]) {
             let end = self.scanned + at + 1;
-            self.check_size(end, limits)?;
             let line = &head[self.line_start..end];
+            // In the order in which the bytes prove it, so that no cut changes the answer.
+            self.check_start(line)?;
+            self.check_size(end, limits)?;
             // RFC 9112 §2.2: a recipient may take a bare LF for a line end; we do not, other parsers differ.
             if !line.ends_with(b"\r\n") {
                 return Err(HeadError::bad_request("a line ends without a carriage return"));
@@ -41,7 +43,7 @@ impl HeadScan {
             self.scanned = end;
             self.line_start = end;
             if line.len() > 2 {
-                self.count_line(line, limits)?;
+                self.count_line(limits)?;
             } else if self.lines > 0 {
                 return Ok(Some(end));
             } else if std::mem::replace(&mut self.skipped_empty_line, true) {
@@ -54,8 +56,7 @@ impl HeadScan {
         Ok(None)
     }
 
-    fn count_line(&mut self, line: &[u8], limits: &Limits) -> Result<(), HeadError> {
-        self.check_start(line)?;
+    fn count_line(&mut self, limits: &Limits) -> Result<(), HeadError> {
         self.lines += 1;
         // The first line is no header.
         if self.lines > limits.headers_max.min(HEADERS_MAX) + 1 {
@@ -74,18 +75,19 @@ impl HeadScan {
         }
     }
 
+    /// Of the two limits, the one that is met first.
     fn check_size(&self, end: usize, limits: &Limits) -> Result<(), HeadError> {
-        if end - self.line_start > limits.head_line_bytes_max {
-            return Err(if self.lines == 0 {
-                HeadError::new(414, "the request line is too long")
-            } else {
-                HeadError::new(431, "a header line is too long")
-            });
+        let line_end_max = self.line_start.saturating_add(limits.head_line_bytes_max);
+        if end <= line_end_max.min(limits.head_bytes_max) {
+            return Ok(());
         }
-        if end > limits.head_bytes_max {
-            return Err(HeadError::new(431, "the head is too long"));
-        }
-        Ok(())
+        Err(if limits.head_bytes_max < line_end_max {
+            HeadError::new(431, "the head is too long")
+        } else if self.lines == 0 {
+            HeadError::new(414, "the request line is too long")
+        } else {
+            HeadError::new(431, "a header line is too long")
+        })
     }
 }
 
@@ -164,28 +166,35 @@ impl<'a> Request<'a> {
         let (Some(method), Some(target), Some(minor)) = (parsed.method, parsed.path, parsed.version) else {
             return Err(HeadError::bad_request("the request line is incomplete"));
         };
+        let (authority, target) = origin_form(method, target)?;
         let request = Self {
             method,
-            target: origin_form(method, target)?,
+            target,
             http_1_0: minor == 0,
             headers: Headers { lines: after_first_line(head) },
             body: &[],
         };
-        request.check_host()?;
+        request.check_host(authority)?;
         Ok(request)
     }
 
     /// RFC 9112 §3.2: exactly one Host, or 400; HTTP/1.0 may do without.
-    fn check_host(&self) -> Result<(), HeadError> {
-        match self.headers.only("host") {
-            Err(Ambiguous) => Err(HeadError::bad_request("more than one Host")),
-            Ok(None) if !self.http_1_0 => Err(HeadError::bad_request("Host is missing")),
-            Ok(Some(host))
-                if host.bytes().any(|byte| byte <= b' ' || matches!(byte, b'/' | b'@' | b',' | b'#' | b'?')) =>
-            {
-                Err(HeadError::bad_request("Host is not a host and a port"))
+    fn check_host(&self, authority: Option<&str>) -> Result<(), HeadError> {
+        let host = self.headers.only("host").map_err(|_| HeadError::bad_request("more than one Host"))?;
+        if host.is_none() && !self.http_1_0 {
+            return Err(HeadError::bad_request("Host is missing"));
+        }
+        if [host, authority].into_iter().flatten().any(|host| !is_host(host)) {
+            return Err(HeadError::bad_request("Host is not a host and a port"));
+        }
+        match (authority, host) {
+            // RFC 9110 §4.2.1: a URI with an empty host is invalid.
+            (Some(""), _) => Err(HeadError::bad_request("the request target is malformed")),
+            // RFC 9112 §3.2: they are identical. Some servers go by the one and some by the other (§3.2.2).
+            (Some(authority), Some(host)) if !authority.eq_ignore_ascii_case(host) => {
+                Err(HeadError::bad_request("Host is not the request target's"))
             }
-            Ok(_) => Ok(()),
+            _ => Ok(()),
         }
     }
 
@@ -299,26 +308,31 @@ fn names_other_version(head: &[u8]) -> bool {
     is_version && words.next().is_none()
 }
 
-/// The target without scheme and authority (RFC 9112 §3.2): what servers route by.
-fn origin_form<'a>(method: &str, target: &'a str) -> Result<&'a str, HeadError> {
+/// Whether this may be a host and a port: nothing in it that ends one in a URI, nothing that cuts a list.
+fn is_host(host: &str) -> bool {
+    !host.bytes().any(|byte| byte <= b' ' || matches!(byte, b'/' | b'@' | b',' | b'#' | b'?'))
+}
+
+/// The authority, if the target names one, and the target without it (RFC 9112 §3.2): what servers route by.
+fn origin_form<'a>(method: &str, target: &'a str) -> Result<(Option<&'a str>, &'a str), HeadError> {
     if target.contains('#') || !target.is_ascii() {
         return Err(HeadError::bad_request("the request target is malformed"));
     }
     if target.starts_with('/') || (method == "OPTIONS" && target == "*") {
-        return Ok(target);
+        return Ok((None, target));
     }
     if method == "CONNECT" {
         return Err(HeadError::new(501, "CONNECT is not served here"));
     }
-    let authority = target
+    let rest = target
         .split_once("://")
         .filter(|(scheme, _)| ["http", "https", "ws", "wss"].iter().any(|known| scheme.eq_ignore_ascii_case(known)))
         .map(|(_, rest)| rest)
         .ok_or(HeadError::bad_request("the request target is malformed"))?;
-    match authority.find(['/', '?']) {
-        Some(at) if authority.as_bytes()[at] == b'/' => Ok(&authority[at..]),
+    match rest.find(['/', '?']) {
+        Some(at) if rest.as_bytes()[at] == b'/' => Ok((Some(&rest[..at]), &rest[at..])),
         Some(_) => Err(HeadError::bad_request("the request target is malformed")),
-        None => Ok("/"),
+        None => Ok((Some(rest), "/")),
     }
 }
 
@@ -534,13 +548,14 @@ mod tests {
 
     #[test]
     fn a_scan_gives_the_same_answer_however_the_head_is_cut() {
-        let heads: [&[u8]; 7] = [
+        let heads: [&[u8]; 8] = [
             b"GET / HTTP/1.1\r\nHost: a\r\n\r\nrest",
             b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\n",
             b"\r\n\r\nGET / HTTP/1.1\r\n\r\n",
             b"GET / HTTP/1.1\nHost: a\r\n\r\n",
             b"GET / HTTP/1.1\r\nHost: a\n\n",
             b"\x16\x03\x01\x02\x00\x01\x00",
+            b"\x16\x03\x01\n\r\n\r\n",
             b"\n\n",
         ];
         for head in heads {
@@ -632,6 +647,11 @@ mod tests {
             ("GET a HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET * HTTP/1.1\r\nHost: a\r\n\r\n", 400),
             ("GET ftp://a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://b/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://a:1/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://u@a/ HTTP/1.1\r\nHost: a\r\n\r\n", 400),
+            ("GET http://u@a/ HTTP/1.0\r\n\r\n", 400),
+            ("GET http:///p HTTP/1.1\r\nHost:\r\n\r\n", 400),
             ("GET / HTTP/2.0\r\nHost: a\r\n\r\n", 505),
             ("GET / HTTP/1.2\r\nHost: a\r\n\r\n", 505),
             ("GET /\r\nHost: a\r\n\r\n", 400),

@@ -1,0 +1,151 @@
+//! What a user of the library may set: every option with its unit, its range and its default.
+
+use crate::base::limits::SHARDS_MAX;
+use crate::shard::ShardSettings;
+use std::fmt;
+use std::net::{Ipv4Addr, SocketAddr};
+use std::str::FromStr;
+
+/// Which of the kernel's interfaces a server runs on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DriverChoice {
+    /// The best one that this host allows.
+    #[default]
+    Auto,
+    /// io_uring (Linux 6.1), or an error that says what is missing.
+    Uring,
+}
+
+impl fmt::Display for DriverChoice {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::Uring => "uring",
+        })
+    }
+}
+
+impl FromStr for DriverChoice {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "uring" => Ok(Self::Uring),
+            other => Err(format!("there is no driver {other:?}: choose auto or uring")),
+        }
+    }
+}
+
+/// A server's options.
+///
+/// ```
+/// use ringwave::Config;
+/// use std::time::Duration;
+///
+/// let mut config = Config::default();
+/// config.listen = "127.0.0.1:0".parse()?;
+/// config.settings.idle_timeout = Some(Duration::from_secs(60));
+/// config.settings.limits.message_bytes_max = 1 << 20;
+/// assert!(config.check().is_ok());
+/// # Ok::<(), std::net::AddrParseError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where to listen. Default: 127.0.0.1:9001. Port 0 lets the system choose.
+    pub listen: SocketAddr,
+    /// Number of shards, 1 … 1 024: one thread, one ring each. 0, the default, takes one for each core.
+    pub shards: usize,
+    /// Whether each shard's thread is kept on a core of its own. Default: yes, if there are cores enough.
+    pub pin: bool,
+    /// The kernel interface. Default: the best one.
+    pub driver: DriverChoice,
+    /// Connections at most, over all shards, 1 … 134 217 728. Default: 1 048 576. Beyond one descriptor table
+    /// (RLIMIT_NOFILE) a shard adds rings as it needs them.
+    pub connections_max: usize,
+    /// Receive buffers of each shard, a power of two, 1 … 32 768. Default: 512. As many as connections speak at once.
+    pub receive_buffers: u16,
+    /// Bytes of a receive buffer, 512 … 1 048 576. Default: 4 096.
+    pub receive_buffer_bytes: u32,
+    /// How each shard treats its connections.
+    pub settings: ShardSettings,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 9001)),
+            shards: 0,
+            pin: true,
+            driver: DriverChoice::Auto,
+            connections_max: 1 << 20,
+            receive_buffers: 512,
+            receive_buffer_bytes: 4096,
+            settings: ShardSettings::default(),
+        }
+    }
+}
+
+impl Config {
+    /// Whether all options are within their ranges.
+    ///
+    /// # Errors
+    /// The first one that is not, with its range.
+    pub fn check(&self) -> Result<(), ConfigError> {
+        let settings = &self.settings;
+        let limits = &settings.limits;
+        let range = |name, value: usize, low, high| {
+            if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError { name, value, low, high }) }
+        };
+        range("shards", self.shards, 0, SHARDS_MAX)?;
+        range("connections_max", self.connections_max, 1, crate::base::limits::LINKS_MAX)?;
+        range("receive_buffers", usize::from(self.receive_buffers), 1, 32_768)?;
+        let power = usize::from(self.receive_buffers).next_power_of_two();
+        range("receive_buffers (a power of two)", usize::from(self.receive_buffers), power, power)?;
+        range("receive_buffer_bytes", self.receive_buffer_bytes as usize, 512, 1 << 20)?;
+        range("head_bytes_max", limits.head_bytes_max, 128, 1 << 20)?;
+        range("head_line_bytes_max", limits.head_line_bytes_max, 64, limits.head_bytes_max)?;
+        range("headers_max", limits.headers_max, 1, crate::base::limits::HEADERS_MAX)?;
+        range("body_bytes_max", limits.body_bytes_max, 0, 1 << 40)?;
+        range("message_bytes_max", limits.message_bytes_max, 1, 1 << 40)?;
+        range("fragments_max", limits.fragments_max as usize, 1, u32::MAX as usize)?;
+        range("send_queue_bytes_max", settings.send_queue_bytes_max, 1, 1 << 40)?;
+        range("high_water_bytes", settings.high_water_bytes, 1, settings.send_queue_bytes_max)?;
+        range("low_water_bytes", settings.low_water_bytes, 0, settings.high_water_bytes)
+    }
+}
+
+/// An option that is out of its range.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ConfigError {
+    name: &'static str,
+    value: usize,
+    low: usize,
+    high: usize,
+}
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} is {}, which is not within {} and {}", self.name, self.value, self.low, self.high)
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_checked_and_named() {
+        assert_eq!(Config::default().check(), Ok(()));
+        let wrong = |change: fn(&mut Config)| {
+            let mut config = Config::default();
+            change(&mut config);
+            config.check().expect_err("out of range").to_string()
+        };
+        assert!(wrong(|config| config.shards = 5_000).starts_with("shards is 5000"));
+        assert!(wrong(|config| config.receive_buffers = 500).contains("a power of two"));
+        assert!(wrong(|config| config.settings.low_water_bytes = usize::MAX).starts_with("low_water_bytes"));
+        assert!(wrong(|config| config.settings.limits.headers_max = 101).starts_with("headers_max"));
+    }
+}

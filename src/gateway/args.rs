@@ -1,0 +1,162 @@
+//! Flags and environment variables of the server, and the configuration they make.
+
+use bytesize::ByteSize;
+use clap::{Args, Parser, Subcommand};
+use ringwave::{Config, DriverChoice, Limits, ShardSettings};
+use std::io;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+/// A WebSocket server: /echo, /ws?topic=a&topic=b, and a page at / to try it with.
+#[derive(Debug, Parser)]
+#[command(name = "ringwave", version, about, args_conflicts_with_subcommands = true)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    serve: ServeArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the server (also the default)
+    Serve(ServeArgs),
+}
+
+impl Cli {
+    /// The options of the only thing there is to do.
+    pub(crate) fn into_serve(self) -> ServeArgs {
+        match self.command {
+            Some(Command::Serve(args)) => args,
+            None => self.serve,
+        }
+    }
+}
+
+/// A duration, or none.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Optional(Option<Duration>);
+
+impl FromStr for Optional {
+    type Err = humantime::DurationError;
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == "none" {
+            Ok(Self(None))
+        } else {
+            humantime::parse_duration(text).map(|duration| Self(Some(duration)))
+        }
+    }
+}
+
+/// Options of `serve`. Durations are written 500ms, 30s, 5m, 1h; sizes 4096, 64KiB, 16MiB.
+#[derive(Args, Debug)]
+pub(crate) struct ServeArgs {
+    /// Address and port to listen on; port 0 lets the system choose
+    #[arg(long, value_name = "ADDRESS:PORT", default_value = "127.0.0.1:9001", env = "RINGWAVE_LISTEN")]
+    listen: SocketAddr,
+
+    /// Allow an address that other machines can reach although nothing asks them who they are
+    #[arg(long, env = "RINGWAVE_INSECURE")]
+    insecure: bool,
+
+    /// Shards: one thread and one ring each, 1 to 1024; 0 takes one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, env = "RINGWAVE_SHARDS")]
+    shards: usize,
+
+    /// Do not keep each shard on a core of its own
+    #[arg(long, env = "RINGWAVE_NO_PIN")]
+    no_pin: bool,
+
+    /// Kernel interface: auto takes the best that this host allows
+    #[arg(long, value_name = "auto|uring", default_value_t = DriverChoice::Auto, env = "RINGWAVE_DRIVER")]
+    driver: DriverChoice,
+
+    /// Connections of a shard at most
+    #[arg(long, value_name = "N", default_value_t = 1_048_576, env = "RINGWAVE_MAX_CONNECTIONS")]
+    max_connections: usize,
+
+    /// Longest message taken, all fragments together; a longer one is answered with close code 1009
+    #[arg(long, value_name = "BYTES", default_value = "64MiB", env = "RINGWAVE_MAX_MESSAGE")]
+    max_message: ByteSize,
+
+    /// Longest request head taken; a longer one is answered with status 431
+    #[arg(long, value_name = "BYTES", default_value = "16KiB", env = "RINGWAVE_MAX_HEAD")]
+    max_head: ByteSize,
+
+    /// Most bytes queued for one session; with more it is closed. At 1/16 of it nothing more is read from the session
+    #[arg(long, value_name = "BYTES", default_value = "16MiB", env = "RINGWAVE_SEND_QUEUE")]
+    send_queue: ByteSize,
+
+    /// From the connection, or the last answer on it, to the end of the next request
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration, env = "RINGWAVE_HANDSHAKE_TIMEOUT")]
+    handshake_timeout: Duration,
+
+    /// Close sessions that neither sent nor were sent a message for this long; none never does
+    #[arg(long, value_name = "DURATION|none", default_value = "none", env = "RINGWAVE_IDLE_TIMEOUT")]
+    idle_timeout: Optional,
+
+    /// Ping sessions that sent nothing at all for this long; none never does
+    #[arg(long, value_name = "DURATION|none", default_value = "30s", env = "RINGWAVE_PING_INTERVAL")]
+    ping_interval: Optional,
+
+    /// End sessions that sent nothing at all for this long after a ping
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humantime::parse_duration, env = "RINGWAVE_PONG_TIMEOUT")]
+    pong_timeout: Duration,
+
+    /// Wait this long for the answer to a close frame
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration, env = "RINGWAVE_CLOSE_TIMEOUT")]
+    close_timeout: Duration,
+
+    /// After SIGTERM or SIGINT, let sessions say goodbye for at most this long
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration, env = "RINGWAVE_SHUTDOWN_TIMEOUT")]
+    pub(crate) shutdown_timeout: Duration,
+}
+
+impl ServeArgs {
+    /// The library's configuration.
+    ///
+    /// # Errors
+    /// An address that is open to others without `--insecure`; a value out of its range.
+    pub(crate) fn config(&self) -> io::Result<Config> {
+        if !self.listen.ip().is_loopback() && !self.insecure {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                format!(
+                    "{} can be reached by other machines, and nothing asks who connects; \
+                     listen on 127.0.0.1, or give --insecure if that is what you want",
+                    self.listen
+                ),
+            ));
+        }
+        let bytes = |size: ByteSize| usize::try_from(size.as_u64()).unwrap_or(usize::MAX);
+        let defaults = Limits::default();
+        let limits = Limits {
+            message_bytes_max: bytes(self.max_message),
+            head_bytes_max: bytes(self.max_head),
+            head_line_bytes_max: defaults.head_line_bytes_max.min(bytes(self.max_head)),
+            ..defaults
+        };
+        let config = Config {
+            listen: self.listen,
+            shards: self.shards,
+            pin: !self.no_pin,
+            driver: self.driver,
+            connections_max: self.max_connections,
+            settings: ShardSettings {
+                limits,
+                handshake_timeout: self.handshake_timeout,
+                idle_timeout: self.idle_timeout.0,
+                ping_interval: self.ping_interval.0,
+                pong_timeout: self.pong_timeout,
+                close_timeout: self.close_timeout,
+                send_queue_bytes_max: bytes(self.send_queue),
+                high_water_bytes: (bytes(self.send_queue) / 16).max(1),
+                low_water_bytes: bytes(self.send_queue) / 64,
+            },
+            ..Config::default()
+        };
+        config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        Ok(config)
+    }
+}
