@@ -29,7 +29,7 @@ impl Default for Limits {
             headers_max: HEADERS_MAX,
             body_bytes_max: MIB,
             message_bytes_max: 64 * MIB,
-            fragments_max: 65_536,
+            fragments_max: 131_072,
         }
     }
 }

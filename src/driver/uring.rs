@@ -60,23 +60,23 @@ impl UringConfig {
         wanted.min(table).min(bank::descriptor_limit())
     }
 
-    fn first_bank(&self) -> BankConfig {
+    fn first_bank(&self, slots: u32) -> BankConfig {
         BankConfig {
             submissions: 4096,
             completions: 65_536,
-            slots: self.slots(),
+            slots,
             buffer_count: self.buffer_count,
             buffer_bytes: self.buffer_bytes,
         }
     }
 
     /// Further banks hold connections that are mostly silent: smaller queues, an eighth of the buffers.
-    fn further_bank(&self) -> BankConfig {
+    fn further_bank(&self, slots: u32) -> BankConfig {
         BankConfig {
             submissions: 1024,
             completions: 32_768,
             buffer_count: (self.buffer_count / 8).max(1),
-            ..self.first_bank()
+            ..self.first_bank(slots)
         }
     }
 }
@@ -84,6 +84,8 @@ impl UringConfig {
 /// The driver on io_uring.
 pub struct Uring {
     config: UringConfig,
+    /// Slots of each bank's table, asked for once.
+    slots: u32,
     banks: Vec<Bank>,
     banks_max: usize,
     links: Vec<LinkState>,
@@ -165,12 +167,14 @@ impl Uring {
     /// # Errors
     /// io_uring is older than 6.1, forbidden here (seccomp, `kernel.io_uring_disabled`), or out of memory.
     pub fn new(config: UringConfig) -> io::Result<Self> {
-        let mut first = Bank::new(&config.first_bank(), false)?;
+        let slots = config.slots();
+        let mut first = Bank::new(&config.first_bank(slots), false)?;
         let waker = Waker::new()?;
         first.poll(waker.as_raw_fd(), Token::number(Operation::Wake, 0));
-        let banks_max = config.links_max.clamp(1, LINKS_MAX).div_ceil(config.slots() as usize);
+        let banks_max = config.links_max.clamp(1, LINKS_MAX).div_ceil(slots as usize);
         Ok(Self {
             config,
+            slots,
             banks: vec![first],
             banks_max,
             links: Vec::new(),
@@ -186,11 +190,11 @@ impl Uring {
     }
 
     fn bank_of(&self, link: Link) -> usize {
-        link.index() / self.config.slots() as usize
+        link.index() / self.slots as usize
     }
 
     fn slot_of(&self, link: Link) -> u32 {
-        (link.index() % self.config.slots() as usize) as u32
+        (link.index() % self.slots as usize) as u32
     }
 
     /// The state of a link that is still this tenant's.
@@ -202,7 +206,7 @@ impl Uring {
 
     /// The kernel put a socket into a slot: a new tenant.
     fn occupy(&mut self, bank: u16, slot: u32) -> Link {
-        let index = usize::from(bank) * self.config.slots() as usize + slot as usize;
+        let index = usize::from(bank) * self.slots as usize + slot as usize;
         if index >= self.links.len() {
             self.links.resize_with(index + 1, LinkState::default);
         }
@@ -221,7 +225,7 @@ impl Uring {
         if self.banks.len() >= self.banks_max {
             return Ok(None);
         }
-        let bank = Bank::new(&self.config.further_bank(), true)?;
+        let bank = Bank::new(&self.config.further_bank(self.slots), true)?;
         let signal = bank.signal().expect("a further bank has a signal");
         let number = self.banks.len() as u16;
         self.banks.push(bank);

@@ -122,7 +122,7 @@ mod tests {
 
     #[test]
     fn topics_are_read_from_the_query() {
-        let topics = |query| topics_of(query).map(Vec::from);
+        let topics = |query: &str| topics_of(query).map(Vec::from);
         assert_eq!(topics("topic=a&topic=b"), Ok(vec!["a".to_owned(), "b".to_owned()]));
         assert_eq!(topics("x=1&topic=a+b%2Fc&topic=a%20b/c"), Ok(vec!["a b/c".to_owned()]));
         assert!(topics("").is_err());
