@@ -18,6 +18,35 @@ pub(crate) enum Scenario {
     /// Send messages and wait for each to come back: a closed loop, so a stall of the server delays what would have
     /// been sent meanwhile, and the latencies do not show that
     Echo(EchoArgs),
+    /// Open connections, hold them in silence, see whether each still answers: the server's memory per connection
+    Idle(IdleArgs),
+}
+
+#[derive(Args, Debug)]
+pub(crate) struct IdleArgs {
+    /// ws://HOST:PORT/PATH of an echo
+    pub(crate) url: Target,
+
+    /// Connections, 1 to 1000000
+    #[arg(short, long, default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    pub(crate) connections: u32,
+
+    /// Destination addresses, counted up from the URL's (127.0.0.1, 127.0.0.2, …): one takes about 14000 connections
+    /// at full speed and 28000 at most
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=200))]
+    pub(crate) destinations: u32,
+
+    /// How long to hold them before they are asked
+    #[arg(short, long, default_value = "5s", value_parser = humantime::parse_duration)]
+    pub(crate) duration: Duration,
+
+    /// Give up when the connections do not stand by then, or do not all answer within the same time
+    #[arg(long, default_value = "120s", value_parser = humantime::parse_duration)]
+    pub(crate) connect_timeout: Duration,
+
+    /// The server's process: its memory goes into the report
+    #[arg(long, value_name = "PID")]
+    pub(crate) server_pid: Option<u32>,
 }
 
 #[derive(Args, Debug)]

@@ -39,6 +39,11 @@ impl Usage {
         Some(Self { user, system, resident_bytes: kilobytes * 1024 })
     }
 
+    /// What was used from `earlier` to now: the CPU time between, the memory of now.
+    pub(crate) fn since(self, earlier: Self) -> Self {
+        Self { user: self.user - earlier.user, system: self.system - earlier.system, ..self }
+    }
+
     /// CPU time, of user space and kernel together.
     pub(crate) fn cpu(&self) -> Duration {
         self.user + self.system

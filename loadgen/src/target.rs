@@ -1,7 +1,8 @@
 //! What is loaded: an address, and how to talk to it.
 
 use std::fmt;
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::io;
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::str::FromStr;
 
 /// A server's address and, for a WebSocket, its path.
@@ -11,6 +12,21 @@ pub(crate) struct Target {
     pub(crate) authority: String,
     /// `None` for a bare TCP echo.
     pub(crate) path: Option<String>,
+}
+
+impl Target {
+    /// The address `number` further than the URL's: 127.0.0.1, 127.0.0.2, … on the loopback.
+    pub(crate) fn destination(&self, number: u32) -> io::Result<SocketAddr> {
+        match self.address {
+            SocketAddr::V4(address) if number > 0 => {
+                let ip = u32::from(*address.ip()).checked_add(number);
+                let ip = ip.ok_or_else(|| io::Error::other("the destinations pass the end of the address space"))?;
+                Ok(SocketAddr::from((Ipv4Addr::from(ip), address.port())))
+            }
+            SocketAddr::V6(_) if number > 0 => Err(io::Error::other("several destinations are IPv4 only")),
+            address => Ok(address),
+        }
+    }
 }
 
 impl FromStr for Target {
@@ -58,7 +74,10 @@ mod tests {
         assert_eq!(target.to_string(), "ws://127.0.0.1:9001/echo?x=1");
         let target: Target = "ws://[::1]".parse().expect("sound");
         assert_eq!((target.address.port(), target.path.as_deref()), (80, Some("/")));
-        assert_eq!("tcp://127.0.0.1:7".parse::<Target>().expect("sound").path, None);
+        let target: Target = "tcp://127.0.0.1:7".parse().expect("sound");
+        assert_eq!(target.path, None);
+        let third = target.destination(2);
+        assert!(third.is_ok_and(|address| address.to_string() == "127.0.0.3:7"));
         assert!("http://127.0.0.1".parse::<Target>().is_err());
         assert!("wss://127.0.0.1".parse::<Target>().is_err());
     }

@@ -1,0 +1,177 @@
+//! Hostile frames: fragments without end, lengths without payload.
+
+use crate::{FIXED_BYTES_MAX, Heap, feed};
+use ringwave::Limits;
+use ringwave::protocol::connection::Connection;
+use ringwave::protocol::decoder::Event;
+use ringwave::protocol::encoder::{Client, Role, Server};
+use ringwave::protocol::error::{Failure, ProtocolError};
+
+/// The first allocation for a message: see `base/limits.rs`.
+const FIRST_BYTES: usize = 4 << 10;
+/// Fragments in the flood.
+const FLOOD: usize = 131_000;
+
+/// A fragment to a server, its masking key zero.
+fn fragment(first: bool, payload: &[u8]) -> Vec<u8> {
+    assert!(payload.len() <= 125);
+    [&[if first { 0x02 } else { 0x00 }, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
+}
+
+/// Fragments of `payload` and no last one, as many a read as fit into one.
+fn flood(payload: &[u8], limits: &Limits) -> (Connection<Server>, Result<(), Failure>) {
+    let mut connection = Connection::open();
+    let first = fragment(true, payload);
+    let rest = fragment(false, payload).repeat(500);
+    let reads = [&first[..], &[]].into_iter().chain(std::iter::repeat_n(&rest[..], FLOOD / 500));
+    let (said, outcome) = feed(&mut connection, reads, limits, |_| {});
+    assert_eq!(said, 0);
+    (connection, outcome)
+}
+
+/// ws CVE-2026-48779: by default the cap on fragments ends it, whether or not they carry anything.
+#[test]
+fn fragments_without_end_are_refused_and_their_memory_is_given_back() {
+    let limits = Limits::default();
+    for payload in [&b""[..], b"x"] {
+        let ((connection, outcome), heap) = Heap::used_by(|| flood(payload, &limits));
+        assert_eq!(outcome, Err(Failure::Frame(ProtocolError::FragmentsTooMany)));
+        assert_eq!(heap.live, 0, "{} bytes each", payload.len());
+        assert!(!connection.decoder.is_open());
+    }
+}
+
+/// The same with the cap out of the way: real bytes are what is held, empty fragments hold nothing.
+#[test]
+fn fragments_hold_their_payload_and_no_more_than_4_kib_beside_it() {
+    let limits = Limits { fragments_max: u32::MAX, ..Limits::default() };
+    for payload in [&b""[..], b"x"] {
+        let ((connection, outcome), heap) = Heap::used_by(|| flood(payload, &limits));
+        assert_eq!(outcome, Ok(()));
+        assert!(connection.decoder.is_unfinished());
+        let gathered = payload.len() * FLOOD;
+        assert!(heap.live as usize <= gathered + FIRST_BYTES, "{heap:?} for {gathered} bytes");
+    }
+}
+
+/// One buffer that doubles: at no time does it hold more than twice the bytes that came, or its first 4 KiB.
+#[test]
+fn an_unfinished_message_holds_at_most_twice_its_bytes() {
+    let limits = Limits::default();
+    let mut connection = Connection::<Server>::open();
+    let mut gathered = 0;
+    let chunk = [b'x'; 125];
+    let (mut live, mut total) = (0, 0);
+    for index in 0..2_000 {
+        let wire = fragment(index == 0, &chunk[..1 + index % 125]);
+        let ((_, outcome), heap) = Heap::used_by(|| feed(&mut connection, [&wire[..]], &limits, |_| {}));
+        assert_eq!(outcome, Ok(()));
+        gathered += 1 + index % 125;
+        live += heap.live as usize;
+        total += heap.total;
+        assert!(live <= FIRST_BYTES.max(2 * gathered) + FIXED_BYTES_MAX, "{live} bytes for {gathered}");
+    }
+    // Growing was not quadratic either.
+    assert!(total <= 4 * gathered + FIRST_BYTES + FIXED_BYTES_MAX, "{total} bytes asked for, {gathered} came");
+}
+
+/// A message byte by byte: no allocation for each.
+#[test]
+fn a_message_that_comes_byte_by_byte_is_gathered_in_linear_work() {
+    let limits = Limits::default();
+    let payload = vec![b'x'; 60_000];
+    let wire = [&[0x82, 0xfe], &60_000u16.to_be_bytes()[..], &[0; 4], &payload].concat();
+    let mut connection = Connection::<Server>::open();
+    let mut messages = 0;
+    let ((said, outcome), heap) = Heap::used_by(|| {
+        feed(&mut connection, wire.chunks(1), &limits, |event| {
+            messages += usize::from(matches!(event, Event::Message(message) if message.as_bytes() == payload));
+        })
+    });
+    assert_eq!((said, outcome, messages), (1, Ok(()), 1));
+    assert!(heap.total <= 4 * payload.len() + FIXED_BYTES_MAX, "{heap:?}");
+    assert_eq!(heap.live, 0);
+}
+
+/// Lengths around which the header and the arithmetic change.
+fn announced_lengths() -> impl Iterator<Item = u64> {
+    [7, 16, 32, 63].into_iter().flat_map(|bits| [(1 << bits) - 1, 1 << bits, (1 << bits) + 1]).chain([u64::MAX])
+}
+
+/// A header that announces `length`, with the fewest bytes, or bits, that hold it.
+fn header(first: u8, length: u64, masked: bool) -> Vec<u8> {
+    let bit = if masked { 0x80 } else { 0 };
+    let key: &[u8] = if masked { &[0; 4] } else { &[] };
+    let length = match length {
+        0..=125 => vec![bit | length as u8],
+        126..=0xffff => [&[bit | 126][..], &(length as u16).to_be_bytes()].concat(),
+        _ => [&[bit | 127][..], &length.to_be_bytes()].concat(),
+    };
+    [&[first], &length[..], key].concat()
+}
+
+/// websocket CVE-2022-35922, NATS CVE-2026-27889, gorilla CVE-2020-27813, Tomcat CVE-2020-13935.
+#[test]
+fn nothing_is_allocated_on_an_announced_length() {
+    announce_to::<Server>(true);
+    announce_to::<Client>(false);
+}
+
+fn announce_to<R: Role>(masked: bool) {
+    let by_default = Limits::default();
+    let unlimited = Limits { message_bytes_max: usize::MAX, fragments_max: u32::MAX, ..by_default };
+    for (limits, length) in [by_default, unlimited].into_iter().flat_map(|l| announced_lengths().map(move |n| (l, n))) {
+        for first in [0x81, 0x82, 0x01, 0x02, 0x80, 0x00] {
+            // A continuation continues one byte, so that the sum is what overflows.
+            let begun = if first & 0x0f == 0 { [header(0x02, 1, masked), vec![b'x']].concat() } else { Vec::new() };
+            let announcement = header(first, length, masked);
+            let room = limits.message_bytes_max as u64 - u64::from(!begun.is_empty());
+            let expected = match length {
+                length if length >= 1 << 63 => Err(Failure::Frame(ProtocolError::LengthSignBit)),
+                length if length > room => Err(Failure::Frame(ProtocolError::MessageTooLong)),
+                _ => Ok(()),
+            };
+            for cut in 0..=announcement.len() {
+                let what = format!("{first:#04x}, {length} bytes, cut at {cut}");
+                let mut connection = Connection::<R>::open();
+                let pieces = [&begun[..], &announcement[..cut], &announcement[cut..]];
+                let ((_, outcome), heap) = Heap::used_by(|| feed(&mut connection, pieces, &limits, |_| {}));
+                assert_eq!(outcome, expected, "{what}");
+                let held = if begun.is_empty() { 0 } else { FIRST_BYTES };
+                assert!(heap.peak as usize <= FIXED_BYTES_MAX + held, "{what}: {heap:?}");
+                if outcome.is_err() {
+                    assert_eq!(heap.live, 0, "{what}");
+                    continue;
+                }
+                // One byte of all that was promised.
+                let (_, heap) = Heap::used_by(|| feed(&mut connection, [&b"x"[..]], &limits, |_| {}));
+                assert!(heap.peak as usize <= FIRST_BYTES - held, "{what}, then one byte: {heap:?}");
+                assert!(connection.decoder.is_unfinished());
+            }
+        }
+        for first in [0x88, 0x89, 0x8a] {
+            let announcement = header(first, length, masked);
+            for cut in 0..=announcement.len() {
+                let mut connection = Connection::<R>::open();
+                let pieces = [&announcement[..cut], &announcement[cut..]];
+                let ((_, outcome), heap) = Heap::used_by(|| feed(&mut connection, pieces, &limits, |_| {}));
+                assert_eq!(outcome, Err(Failure::Frame(ProtocolError::ControlTooLong)), "{first:#04x}, {length}");
+                assert!(heap.peak as usize <= FIXED_BYTES_MAX && heap.live == 0, "{heap:?}");
+            }
+        }
+    }
+}
+
+/// What each refusal is answered with.
+#[test]
+fn refused_frames_map_to_their_close_codes() {
+    for (error, code) in [
+        (ProtocolError::LengthSignBit, 1002),
+        (ProtocolError::ControlTooLong, 1002),
+        (ProtocolError::MessageTooLong, 1009),
+        (ProtocolError::FragmentsTooMany, 1008),
+        (ProtocolError::TextNotUtf8, 1007),
+    ] {
+        assert_eq!(error.close_code().number(), code, "{error}");
+    }
+}
