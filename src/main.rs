@@ -26,7 +26,7 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     // Before the threads are started: a signal that comes early is not lost.
     let mut signals = Signals::new([SIGTERM, SIGINT])?;
     let server = Server::start(config.clone(), |_shard| App)?;
-    gateway::console::announce(&server, &config)?;
+    gateway::console::announce(&server, &config);
 
     let handle = server.handle();
     let deadline = args.shutdown_timeout;

@@ -31,6 +31,11 @@ impl AsRawFd for Listener {
 /// # Errors
 /// What the system says, with the operation and the address.
 pub fn listen_on(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
+    if count > 1 {
+        // Two servers of one user could share a port unnoticed, each with half the connections: a socket that does not
+        // share finds out whether somebody is there.
+        drop(bind(address, false)?);
+    }
     let first = bind(address, count > 1)?;
     let address = first.local_addr;
     let mut listeners = vec![first];

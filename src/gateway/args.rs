@@ -8,9 +8,14 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// A WebSocket server: /echo, /ws?topic=a&topic=b, and a page at / to try it with.
+/// The command line.
 #[derive(Debug, Parser)]
-#[command(name = "ringwave", version, about, args_conflicts_with_subcommands = true)]
+#[command(
+    name = "ringwave",
+    version,
+    about = "Serves WebSockets: /echo, /ws?topic=a&topic=b, and a page at / to try it with",
+    args_conflicts_with_subcommands = true
+)]
 pub(crate) struct Cli {
     #[command(subcommand)]
     command: Option<Command>,
@@ -34,22 +39,26 @@ impl Cli {
     }
 }
 
-/// A duration, or none.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Optional(Option<Duration>);
-
-impl FromStr for Optional {
-    type Err = humantime::DurationError;
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        if text == "none" {
-            Ok(Self(None))
-        } else {
-            humantime::parse_duration(text).map(|duration| Self(Some(duration)))
-        }
+/// A duration as people write it: 500ms, 30s, 1h 30m, or a bare number of seconds.
+fn duration(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) => Duration::try_from_secs_f64(seconds).map_err(|error| error.to_string()),
+        Err(_) => humantime::parse_duration(text).map_err(|error| format!("{error} (write 500ms, 30s, 5m)")),
     }
 }
 
-/// Options of `serve`. Durations are written 500ms, 30s, 5m, 1h; sizes 4096, 64KiB, 16MiB.
+/// A duration, or `none`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Optional(Option<Duration>);
+
+impl FromStr for Optional {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "none" { Ok(Self(None)) } else { duration(text).map(|duration| Self(Some(duration))) }
+    }
+}
+
+/// Options of `serve`. Durations are written 500ms, 30s, 5m; sizes 4096, 64KiB, 16MiB.
 #[derive(Args, Debug)]
 pub(crate) struct ServeArgs {
     /// Address and port to listen on; port 0 lets the system choose
@@ -89,7 +98,7 @@ pub(crate) struct ServeArgs {
     send_queue: ByteSize,
 
     /// From the connection, or the last answer on it, to the end of the next request
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration, env = "RINGWAVE_HANDSHAKE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, env = "RINGWAVE_HANDSHAKE_TIMEOUT")]
     handshake_timeout: Duration,
 
     /// Close sessions that neither sent nor were sent a message for this long; none never does
@@ -101,15 +110,15 @@ pub(crate) struct ServeArgs {
     ping_interval: Optional,
 
     /// End sessions that sent nothing at all for this long after a ping
-    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = humantime::parse_duration, env = "RINGWAVE_PONG_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "20s", value_parser = duration, env = "RINGWAVE_PONG_TIMEOUT")]
     pong_timeout: Duration,
 
     /// Wait this long for the answer to a close frame
-    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = humantime::parse_duration, env = "RINGWAVE_CLOSE_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "RINGWAVE_CLOSE_TIMEOUT")]
     close_timeout: Duration,
 
     /// After SIGTERM or SIGINT, let sessions say goodbye for at most this long
-    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = humantime::parse_duration, env = "RINGWAVE_SHUTDOWN_TIMEOUT")]
+    #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, env = "RINGWAVE_SHUTDOWN_TIMEOUT")]
     pub(crate) shutdown_timeout: Duration,
 }
 
@@ -158,5 +167,49 @@ impl ServeArgs {
         };
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(flags: &[&str]) -> Result<Config, String> {
+        let cli = Cli::try_parse_from([&["ringwave"], flags].concat()).map_err(|error| error.to_string())?;
+        cli.into_serve().config().map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn the_defaults_are_the_librarys() {
+        assert_eq!(config(&[]), Ok(Config::default()));
+        assert_eq!(config(&["serve"]), Ok(Config::default()));
+    }
+
+    #[test]
+    fn flags_reach_the_configuration() {
+        let flags = ["--listen", "[::1]:7", "--shards", "3", "--max-message", "16MiB", "--idle-timeout", "90s"];
+        let config = config(&flags).expect("sound");
+        assert_eq!((config.listen.port(), config.shards), (7, 3));
+        assert_eq!(config.settings.limits.message_bytes_max, 16 << 20);
+        assert_eq!(config.settings.idle_timeout, Some(Duration::from_secs(90)));
+    }
+
+    #[test]
+    fn durations_are_read_as_people_write_them() {
+        assert_eq!(duration("2"), Ok(Duration::from_secs(2)));
+        assert_eq!(duration("0.5"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("1m 30s"), Ok(Duration::from_secs(90)));
+        assert!(duration("-1").is_err() && duration("soon").is_err() && duration("inf").is_err());
+        assert_eq!("none".parse(), Ok(Optional(None)));
+    }
+
+    #[test]
+    fn what_is_wrong_is_said() {
+        let error = |flags: &[&str]| config(flags).expect_err("wrong");
+        assert!(error(&["--listen", "0.0.0.0:9001"]).contains("--insecure"));
+        assert!(config(&["--listen", "0.0.0.0:9001", "--insecure"]).is_ok());
+        assert!(error(&["--driver", "kqueue"]).contains("choose auto or uring"));
+        assert!(error(&["--shards", "9999"]).contains("shards is 9999"));
+        assert!(error(&["--idle-timeuot", "1s"]).contains("--idle-timeout"));
     }
 }

@@ -10,7 +10,7 @@ use ringwave::protocol::error::{Failure, ProtocolError};
 /// The first allocation for a message: see `base/limits.rs`.
 const FIRST_BYTES: usize = 4 << 10;
 /// Fragments in the flood.
-const FLOOD: usize = 131_000;
+const FLOOD: u32 = 131_000;
 
 /// A fragment to a server, its masking key zero.
 fn fragment(first: bool, payload: &[u8]) -> Vec<u8> {
@@ -18,39 +18,46 @@ fn fragment(first: bool, payload: &[u8]) -> Vec<u8> {
     [&[if first { 0x02 } else { 0x00 }, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat()
 }
 
-/// Fragments of `payload` and no last one, as many a read as fit into one.
-fn flood(payload: &[u8], limits: &Limits) -> (Connection<Server>, Result<(), Failure>) {
+/// `count` fragments of `payload` and no last one, as many a read as fit into one.
+fn flood(count: u32, payload: &[u8], limits: &Limits) -> (Connection<Server>, Result<(), Failure>) {
     let mut connection = Connection::open();
     let first = fragment(true, payload);
-    let rest = fragment(false, payload).repeat(500);
-    let reads = [&first[..], &[]].into_iter().chain(std::iter::repeat_n(&rest[..], FLOOD / 500));
+    let wire = fragment(false, payload).repeat(500);
+    let rest = count as usize - 1;
+    let last = &wire[..rest % 500 * first.len()];
+    let reads = [&first[..], last].into_iter().chain(std::iter::repeat_n(&wire[..], rest / 500));
     let (said, outcome) = feed(&mut connection, reads, limits, |_| {});
     assert_eq!(said, 0);
     (connection, outcome)
 }
 
-/// ws CVE-2026-48779: by default the cap on fragments ends it, whether or not they carry anything.
+/// ws CVE-2026-48779: there is a cap on fragments, whether or not they carry anything.
 #[test]
 fn fragments_without_end_are_refused_and_their_memory_is_given_back() {
     let limits = Limits::default();
     for payload in [&b""[..], b"x"] {
-        let ((connection, outcome), heap) = Heap::used_by(|| flood(payload, &limits));
+        let (connection, outcome) = flood(limits.fragments_max, payload, &limits);
+        assert_eq!(outcome, Ok(()));
+        assert!(connection.decoder.is_unfinished());
+
+        let ((connection, outcome), heap) = Heap::used_by(|| flood(limits.fragments_max + 1, payload, &limits));
         assert_eq!(outcome, Err(Failure::Frame(ProtocolError::FragmentsTooMany)));
         assert_eq!(heap.live, 0, "{} bytes each", payload.len());
         assert!(!connection.decoder.is_open());
     }
 }
 
-/// The same with the cap out of the way: real bytes are what is held, empty fragments hold nothing.
+/// Below the cap, and above it where it is out of the way, real bytes are what is held; empty fragments hold nothing.
 #[test]
 fn fragments_hold_their_payload_and_no_more_than_4_kib_beside_it() {
-    let limits = Limits { fragments_max: u32::MAX, ..Limits::default() };
-    for payload in [&b""[..], b"x"] {
-        let ((connection, outcome), heap) = Heap::used_by(|| flood(payload, &limits));
-        assert_eq!(outcome, Ok(()));
-        assert!(connection.decoder.is_unfinished());
-        let gathered = payload.len() * FLOOD;
-        assert!(heap.live as usize <= gathered + FIRST_BYTES, "{heap:?} for {gathered} bytes");
+    for limits in [Limits::default(), Limits { fragments_max: u32::MAX, ..Limits::default() }] {
+        for payload in [&b""[..], b"x"] {
+            let ((connection, outcome), heap) = Heap::used_by(|| flood(FLOOD, payload, &limits));
+            assert_eq!(outcome, Ok(()));
+            assert!(connection.decoder.is_unfinished());
+            let gathered = payload.len() * FLOOD as usize;
+            assert!(heap.live as usize <= gathered + FIRST_BYTES, "{heap:?} for {gathered} bytes");
+        }
     }
 }
 

@@ -125,6 +125,27 @@ fn a_head_without_an_end_is_refused_at_the_byte_that_passes_the_limit() {
     }
 }
 
+/// However much a read brings behind half a head, what is copied is no more than a head may have.
+#[test]
+fn what_stands_behind_a_head_is_not_gathered_with_it() {
+    let limits = Limits::default();
+    let upgrade = upgrade_with("");
+    for first in [1, upgrade.len() / 2, upgrade.len() - 1] {
+        let mut wire = [upgrade.as_bytes(), &vec![b'x'; 1 << 20]].concat();
+        let (first, second) = wire.split_at_mut(first);
+        let mut connection = Connection::<Server>::default();
+        let (unread, heap) = Heap::used_by(|| {
+            let (mut events, _) = connection.receive(first, &limits);
+            assert!(matches!(events.next_event(), Ok(None)));
+            let (mut events, _) = connection.receive(second, &limits);
+            assert!(matches!(events.next_event(), Ok(Some(Event::Request(_)))));
+            events.unread()
+        });
+        assert_eq!(unread, 1 << 20);
+        assert!(heap.peak as usize <= head_heap_max(), "{heap:?}");
+    }
+}
+
 /// ws CVE-2021-32640: the values that are lists, and all that are looked at, filled with what parsers stumble over.
 #[test]
 fn heads_are_read_in_linear_time() {

@@ -16,7 +16,7 @@ use ringwave::protocol::encoder::Role;
 use ringwave::protocol::error::Failure;
 use std::time::{Duration, Instant};
 
-/// What a connection may own beyond the bytes it gathers: what is unfinished, and a request's header index.
+/// What a connection may own beyond the bytes it gathers: the state of what is unfinished.
 const FIXED_BYTES_MAX: usize = 512;
 
 /// Lends `pieces` one after the other, copied into one buffer as a read would, until nothing or an error is said.

@@ -374,7 +374,6 @@ fn utf8_vectors() -> Vec<FrameVector> {
             let parts = vec![frame(0x01, first), frame(0x89, b"\xff"), frame(0x80, second), frame(0x81, b"after")];
             // Where the proof lies in the first fragment, the ping behind it is not heard any more.
             let proven = std::str::from_utf8(first).is_err_and(|error| error.error_len().is_some());
-            // The standard library asks for a whole bad sequence; these four are proven by their first byte or two.
             let expected = if proven { &[failed][..] } else { &["ping \"\\xff\"", failed] };
             vectors.push(FrameVector::new(format!("text {shown} in fragments, cut at {cut}"), parts, expected));
         }
