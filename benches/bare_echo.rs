@@ -17,6 +17,7 @@ struct Side {
 struct BareEcho {
     driver: Uring,
     sides: Vec<Side>,
+    #[expect(clippy::vec_box, reason = "boxes go to the driver and come back")]
     batches: Vec<Box<Batch>>,
     dirty: Vec<Link>,
 }

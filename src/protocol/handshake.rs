@@ -213,6 +213,10 @@ impl ClientRequest<'_> {
         encode_header("Connection", b"Upgrade", out)?;
         encode_header("Sec-WebSocket-Key", &key, out)?;
         encode_header("Sec-WebSocket-Version", b"13", out)?;
+        // RFC 6455 §4.1: tokens.
+        if !self.protocols.iter().all(|protocol| is_token(protocol.as_bytes())) {
+            return Err(HeaderInvalid);
+        }
         if !self.protocols.is_empty() {
             encode_header("Sec-WebSocket-Protocol", self.protocols.join(", ").as_bytes(), out)?;
         }
@@ -402,6 +406,7 @@ mod tests {
         for target in ["p", "/a b", "/a\r\nX: y"] {
             assert!(ClientRequest { target, ..ask }.encode(&mut Vec::new()).is_err());
         }
+        assert!(ClientRequest { protocols: &["a b"], ..ask }.encode(&mut Vec::new()).is_err());
         let mut out = Vec::new();
         assert!(ClientRequest { headers: &[("X", "a\r\nY: b")], ..ask }.encode(&mut out).is_err());
         assert!(out.is_empty());

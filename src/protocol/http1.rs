@@ -310,7 +310,7 @@ fn names_other_version(head: &[u8]) -> bool {
 
 /// Whether this may be a host and a port: nothing in it that ends one in a URI, nothing that cuts a list.
 fn is_host(host: &str) -> bool {
-    !host.bytes().any(|byte| byte <= b' ' || matches!(byte, b'/' | b'@' | b',' | b'#' | b'?'))
+    host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@,#?\\\"<>^`{|}".contains(&byte))
 }
 
 /// The authority, if the target names one, and the target without it (RFC 9112 §3.2): what servers route by.
