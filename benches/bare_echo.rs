@@ -3,7 +3,7 @@
 //! `cargo bench --bench bare_echo -- --listen 127.0.0.1:9002` serves until it is ended; `scripts/bench-echo` puts it
 //! side by side with the server. Without arguments it serves one connection of its own and says that it works.
 
-use ringwave::driver::{Batch, Completion, Driver, Link, Uring, UringConfig, listen_on};
+use ringwave::driver::{Batch, BatchPool, Completion, Driver, Link, Uring, UringConfig, listen_on};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
@@ -17,8 +17,7 @@ struct Side {
 struct BareEcho {
     driver: Uring,
     sides: Vec<Side>,
-    #[expect(clippy::vec_box, reason = "boxes go to the driver and come back")]
-    batches: Vec<Box<Batch>>,
+    batches: BatchPool,
     dirty: Vec<Link>,
 }
 
@@ -28,7 +27,7 @@ impl BareEcho {
         let listener = listen_on(address, 1)?.remove(0);
         let address = listener.local_addr();
         driver.listen(listener);
-        Ok((Self { driver, sides: Vec::new(), batches: Vec::new(), dirty: Vec::new() }, address))
+        Ok((Self { driver, sides: Vec::new(), batches: BatchPool::default(), dirty: Vec::new() }, address))
     }
 
     /// Answers once `count` links have closed.
@@ -46,15 +45,14 @@ impl BareEcho {
                     }
                     Completion::Received { link, buffer } => {
                         let side = &mut self.sides[link.index()];
-                        let batch = side.waiting.get_or_insert_with(|| self.batches.pop().unwrap_or_default());
+                        let batch = side.waiting.get_or_insert_with(|| self.batches.take());
                         let bytes = self.driver.bytes(&buffer);
                         batch.append(|out| out.extend_from_slice(bytes));
                         self.driver.recycle(buffer);
                         self.dirty.push(link);
                     }
-                    Completion::Sent { link, mut batch, .. } => {
-                        batch.clear();
-                        self.batches.push(batch);
+                    Completion::Sent { link, batch, .. } => {
+                        self.batches.put(batch);
                         self.sides[link.index()].sending = false;
                         self.dirty.push(link);
                     }

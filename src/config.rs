@@ -59,8 +59,8 @@ pub struct Config {
     pub pin: bool,
     /// The kernel interface. Default: the best one.
     pub driver: DriverChoice,
-    /// Connections at most, over all shards, 1 … 134 217 728. Default: 1 048 576. Beyond one descriptor table
-    /// (RLIMIT_NOFILE) a shard adds rings as it needs them.
+    /// Connections of each shard at most, 1 … 134 217 728. Default: 1 048 576. The kernel spreads connections over the
+    /// shards by hash, not evenly. Beyond one descriptor table (RLIMIT_NOFILE) a shard adds rings as it needs them.
     pub connections_max: usize,
     /// Receive buffers of each shard, a power of two, 1 … 32 768. Default: 512. As many as connections speak at once.
     pub receive_buffers: u16,

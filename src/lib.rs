@@ -32,6 +32,7 @@
 //! It stands in these files and is denied everywhere else:
 //! - `src/protocol/mask_simd.rs`: SIMD intrinsics
 //! - `src/protocol/utf8.rs`: one conversion of validated bytes
+//! - `src/protocol/decoder.rs`: the one place that asks for it
 //! - `src/driver/bank.rs`: submissions to a ring
 //! - `src/driver/buf_ring.rs`: the receive buffers shared with the kernel
 //! - `src/driver/waker.rs`: an eventfd

@@ -1,6 +1,5 @@
 //! A server: one thread, one listener, one shard for each core, started and ended together.
 
-use crate::base::limits::LISTEN_BACKLOG;
 use crate::config::{Config, DriverChoice};
 use crate::driver::{Driver, Listener, Uring, UringConfig, cores, listen_on, pin_to};
 use crate::shard::{Handle, Handler, Mailboxes, Shard};
@@ -163,8 +162,7 @@ fn run_shard<H: Handler>(
 
 fn uring_config(config: &Config) -> UringConfig {
     UringConfig {
-        // The kernel spreads connections by hash, not evenly: each shard may hold all of them.
-        links_max: config.connections_max.max(LISTEN_BACKLOG as usize),
+        links_max: config.connections_max,
         buffer_count: config.receive_buffers,
         buffer_bytes: config.receive_buffer_bytes,
         table_slots: 0,

@@ -4,7 +4,7 @@
 use crate::target::Target;
 use bytes::Bytes;
 use hdrhistogram::Histogram;
-use ringwave::driver::{Batch, Completion, Driver, Link, Uring, UringConfig};
+use ringwave::driver::{BatchPool, Completion, Driver, Link, Uring, UringConfig};
 use ringwave::protocol::connection::Connection;
 use ringwave::protocol::decoder::Event;
 use ringwave::protocol::encoder::{self, Encoder};
@@ -82,7 +82,7 @@ pub(crate) struct Client {
     pub(crate) messages: u64,
     pub(crate) latency: Histogram<u64>,
     pub(crate) errors: Errors,
-    batches: Vec<Box<Batch>>,
+    batches: BatchPool,
 }
 
 impl Client {
@@ -108,7 +108,7 @@ impl Client {
             messages: 0,
             latency: Histogram::new_with_max(LATENCY_NANOS_MAX, 3).map_err(io::Error::other)?,
             errors: Errors::default(),
-            batches: Vec::new(),
+            batches: BatchPool::default(),
         })
     }
 
@@ -177,9 +177,8 @@ impl Client {
                     self.driver.recycle(buffer);
                     self.on_answers(link, answers);
                 }
-                Completion::Sent { link, mut batch, .. } => {
-                    batch.clear();
-                    self.batches.push(batch);
+                Completion::Sent { link, batch, .. } => {
+                    self.batches.put(batch);
                     if let Some(peer) = self.peer(link) {
                         peer.sending = false;
                         self.send_owed(link);
@@ -201,7 +200,7 @@ impl Client {
     }
 
     fn on_connected(&mut self, link: Link) -> io::Result<()> {
-        let mut batch = self.batches.pop().unwrap_or_default();
+        let mut batch = self.batches.take();
         let websocket = match &self.plan.url.path {
             None => None,
             Some(path) => {
@@ -221,7 +220,7 @@ impl Client {
             Some(Peer { link, websocket, echoed: 0, sent_at: VecDeque::new(), sending: !is_bare, owed: 0 });
         self.driver.recv_start(link);
         if is_bare {
-            self.batches.push(batch);
+            self.batches.put(batch);
             self.connected += 1;
         } else {
             self.driver.send(link, batch);
@@ -239,7 +238,7 @@ impl Client {
         let count = std::mem::take(&mut peer.owed);
         peer.sending = true;
         peer.sent_at.extend(std::iter::repeat_n(now, count as usize));
-        let mut batch = self.batches.pop().unwrap_or_default();
+        let mut batch = self.batches.take();
         batch.push_shared(&frames.slice(..frame_len * count as usize));
         self.driver.send(link, batch);
     }

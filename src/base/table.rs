@@ -12,6 +12,9 @@ pub struct Table<T> {
     count: usize,
 }
 
+// The generation and its padding: what a table adds to a value.
+const _: () = assert!(size_of::<Option<Slot<Box<u64>>>>() == size_of::<Box<u64>>() + 8);
+
 #[derive(Debug)]
 struct Slot<T> {
     value: T,

@@ -1,4 +1,4 @@
-//! A hierarchical timing wheel: insertion in constant time, 8 bytes an entry.
+//! A hierarchical timing wheel: insertion in constant time, 12 bytes an entry.
 //!
 //! ```text
 //! level 0   64 slots of 1 tick          the next 64 ticks
@@ -33,6 +33,8 @@ struct Entry<K> {
     key: K,
     due: Tick,
 }
+
+const _: () = assert!(size_of::<Entry<super::key::Key>>() == 12);
 
 impl<K: Copy> Wheel<K> {
     /// An empty wheel that stands at `now`.

@@ -5,7 +5,7 @@
 //!  parts     Owned(..22)  Shared(Bytes)  Owned(..153)
 //! ```
 
-use crate::base::limits::SEND_SHARED_BYTES_MIN;
+use crate::base::limits::{SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_SHARED_BYTES_MIN};
 use bytes::Bytes;
 
 /// Bytes to send to one link, in order. Kept and used again: emptying it keeps its memory.
@@ -80,12 +80,12 @@ impl Batch {
     }
 
     /// Bytes of memory this keeps when it is emptied.
-    pub fn capacity(&self) -> usize {
+    fn capacity(&self) -> usize {
         self.owned.capacity() + self.parts.capacity() * size_of::<Part>()
     }
 
     /// Empties it; what was shared is let go.
-    pub fn clear(&mut self) {
+    fn clear(&mut self) {
         self.owned.clear();
         self.parts.clear();
         self.len = 0;
@@ -123,6 +123,30 @@ impl Batch {
     }
 }
 
+/// Emptied batches that wait to be used again: a busy loop allocates none, an idle connection owns none.
+#[derive(Debug, Default)]
+pub struct BatchPool {
+    #[expect(clippy::vec_box, reason = "boxes go to the driver and come back; a session holds one pointer")]
+    batches: Vec<Box<Batch>>,
+}
+
+impl BatchPool {
+    /// An empty batch.
+    #[inline]
+    pub fn take(&mut self) -> Box<Batch> {
+        self.batches.pop().unwrap_or_default()
+    }
+
+    /// Keeps a batch's memory, unless there are enough or it has grown too large to keep.
+    #[inline]
+    pub fn put(&mut self, mut batch: Box<Batch>) {
+        batch.clear();
+        if self.batches.len() < SEND_BATCHES_KEPT && batch.capacity() <= SEND_BATCH_BYTES_KEPT {
+            self.batches.push(batch);
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -156,6 +180,24 @@ mod tests {
         batch.push_shared(&Bytes::new());
         assert_eq!(batch.remaining().count(), 1);
         assert_eq!(flat(&batch), b"onetwo");
+    }
+
+    #[test]
+    fn a_pool_keeps_memory_within_bounds_and_no_bytes() {
+        let mut pool = BatchPool::default();
+        let filled = |bytes: usize| {
+            let mut batch = Box::new(Batch::default());
+            batch.append(|out| out.resize(bytes, 7));
+            batch
+        };
+        pool.put(filled(100));
+        assert!(pool.take().is_empty());
+        pool.put(filled(SEND_BATCH_BYTES_KEPT + 1));
+        assert_eq!(pool.batches.len(), 0);
+        for _ in 0..=SEND_BATCHES_KEPT {
+            pool.put(filled(1));
+        }
+        assert_eq!(pool.batches.len(), SEND_BATCHES_KEPT);
     }
 
     #[test]

@@ -20,7 +20,7 @@ mod waker;
 
 pub use affinity::{cores, pin_to};
 pub use bank::descriptor_limit;
-pub use batch::Batch;
+pub use batch::{Batch, BatchPool};
 pub use socket::{Listener, listen_on};
 pub use uring::{Uring, UringConfig};
 pub use waker::Waker;

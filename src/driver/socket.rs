@@ -3,7 +3,7 @@
 use crate::base::limits::LISTEN_BACKLOG;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
-use std::net::SocketAddr;
+use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
 
 /// A listening socket.
@@ -17,6 +17,15 @@ impl Listener {
     /// The address it is bound to: the port is the one the system chose where 0 was asked for.
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
+    }
+}
+
+impl Drop for Listener {
+    /// Accepts that are armed hold the socket a little longer than we do. It stops listening now: the port is free
+    /// for the next server, and nobody waits in a queue that nobody looks into.
+    fn drop(&mut self) {
+        // It cannot fail for a socket that listens, and there is nothing to do if it did.
+        let _ = self.socket.shutdown(Shutdown::Both);
     }
 }
 

@@ -284,6 +284,8 @@ impl Uring {
         }
         let slot = match u32::try_from(entry.result()) {
             Ok(slot) => slot,
+            // Whatever it says is our own doing.
+            Err(_) if self.listener.is_none() => return None,
             Err(_) => return self.accept_failed(-entry.result()),
         };
         let link = self.occupy(bank, slot);
@@ -561,7 +563,7 @@ impl Driver for Uring {
         for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
             self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
         }
-        // The listener's descriptor is closed here; what is armed on it holds the socket until it is cancelled.
+        // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
     }
 
     fn connect(&mut self, address: SocketAddr, tag: u64) {

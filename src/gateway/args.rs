@@ -93,7 +93,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "16KiB", env = "RINGWAVE_MAX_HEAD")]
     max_head: ByteSize,
 
-    /// Most bytes queued for one session; with more it is closed. At 1/16 of it nothing more is read from the session
+    /// Most bytes queued for one session; with more it ends at once. At 1/16 of it nothing more is read from the session
     #[arg(long, value_name = "BYTES", default_value = "16MiB", env = "RINGWAVE_SEND_QUEUE")]
     send_queue: ByteSize,
 
@@ -101,7 +101,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, env = "RINGWAVE_HANDSHAKE_TIMEOUT")]
     handshake_timeout: Duration,
 
-    /// Close sessions that neither sent nor were sent a message for this long; none never does
+    /// Close sessions that neither sent a message or ping nor were sent a message for this long; none never does
     #[arg(long, value_name = "DURATION|none", default_value = "none", env = "RINGWAVE_IDLE_TIMEOUT")]
     idle_timeout: Optional,
 

@@ -156,19 +156,21 @@ impl Error for Utf8Invalid {}
 /// ```
 #[inline]
 pub fn validate_whole(bytes: &[u8]) -> Option<&str> {
-    (whole_characters(bytes) == bytes.len()).then(|| validated_str(bytes))
+    (whole_characters(bytes) == bytes.len()).then(|| {
+        // SAFETY: all of them are whole, valid characters.
+        unsafe { validated_str(bytes) }
+    })
 }
 
 /// `bytes` as text without a second pass over them.
 ///
-/// # Contract
+/// # Safety
 /// A [`Utf8Validator`] has taken exactly these bytes since it was new or last reset, refused none, and is
-/// complete; or [`whole_characters`] are all of them. Anything else is undefined behaviour, which debug builds
-/// catch here.
+/// complete; or [`validate_whole`] has accepted them. Debug builds look again.
 #[inline]
-pub(crate) fn validated_str(bytes: &[u8]) -> &str {
+pub(super) unsafe fn validated_str(bytes: &[u8]) -> &str {
     debug_assert!(std::str::from_utf8(bytes).is_ok(), "text that was not validated");
-    // SAFETY: the bytes are UTF-8; by the contract they have been found to be.
+    // SAFETY: the bytes are UTF-8: the caller has had them validated.
     unsafe { std::str::from_utf8_unchecked(bytes) }
 }
 
@@ -446,7 +448,8 @@ mod tests {
     fn validated_bytes_become_text() {
         let bytes = "déjà vu".as_bytes();
         assert_eq!(verdict([bytes]), Verdict::Complete);
-        assert_eq!(validated_str(bytes), "déjà vu");
+        // SAFETY: the validator has just taken all of them and is complete.
+        assert_eq!(unsafe { validated_str(bytes) }, "déjà vu");
     }
 
     /// SplitMix64.

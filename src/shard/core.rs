@@ -10,12 +10,10 @@ use super::stats::Counters;
 use super::topic::Topics;
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
-use crate::base::limits::{
-    OUTBOX_POSTS_MAX, SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SUBSCRIPTIONS_MAX, TOPIC_BYTES_MAX,
-};
+use crate::base::limits::{OUTBOX_POSTS_MAX, SUBSCRIPTIONS_MAX, TOPIC_BYTES_MAX};
 use crate::base::table::Table;
 use crate::base::wheel::Wheel;
-use crate::driver::Batch;
+use crate::driver::{Batch, BatchPool};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::message::{Message, Prepared};
 use std::collections::VecDeque;
@@ -74,8 +72,7 @@ pub(super) struct Core<T> {
     pub(super) doomed: Vec<(Key, CloseCause)>,
     /// Posts for other shards, by shard.
     outboxes: Vec<VecDeque<Post>>,
-    #[expect(clippy::vec_box, reason = "boxes go to the driver and come back; a session holds one pointer")]
-    batches: Vec<Box<Batch>>,
+    pub(super) batches: BatchPool,
 }
 
 impl<T> Core<T> {
@@ -92,7 +89,7 @@ impl<T> Core<T> {
             now: Tick::default(),
             dirty: Vec::new(),
             doomed: Vec::new(),
-            batches: Vec::new(),
+            batches: BatchPool::default(),
         }
     }
 
@@ -120,21 +117,13 @@ impl<T> Core<T> {
         write: impl FnOnce(&mut SessionState<T>, &mut Batch) -> R,
     ) -> Option<R> {
         let state = self.sessions.get_mut(key)?;
-        let mut batch = state.pending.take().or_else(|| self.batches.pop()).unwrap_or_default();
+        let mut batch = state.pending.take().unwrap_or_else(|| self.batches.take());
         let answer = write(state, &mut batch);
         state.pending = Some(batch);
         if !state.flags.set(Flags::DIRTY, true) {
             self.dirty.push(key);
         }
         Some(answer)
-    }
-
-    /// Keeps an emptied batch for the next one who sends.
-    pub(super) fn keep_batch(&mut self, mut batch: Box<Batch>) {
-        batch.clear();
-        if self.batches.len() < SEND_BATCHES_KEPT && batch.capacity() <= SEND_BATCH_BYTES_KEPT {
-            self.batches.push(batch);
-        }
     }
 
     #[inline]

@@ -39,7 +39,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.report_close(key, cause);
         if let Some(state) = self.core.sessions.remove(key) {
             if let Some(batch) = state.pending {
-                self.core.keep_batch(batch);
+                self.core.batches.put(batch);
             }
             self.driver.close(key);
         }

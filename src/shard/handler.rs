@@ -115,7 +115,7 @@ impl<T> Upgrade<T> {
 pub enum CloseCause {
     /// The peer sent a close frame, with this code and reason or without one.
     PeerClosed(Option<(CloseCode, String)>),
-    /// We sent a close frame and the peer answered it.
+    /// We ended it: the peer answered our close frame or ended its stream after it, or the handler terminated it.
     Closed,
     /// The stream ended without a close frame: the peer is gone. With what the system said, if it said anything.
     PeerGone(Option<i32>),

@@ -215,7 +215,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.pause_if_high(key);
             }
             Some(batch) => {
-                self.core.keep_batch(batch);
+                self.core.batches.put(batch);
                 self.finish_if_flushed(key);
             }
             None => self.finish_if_flushed(key),
@@ -223,7 +223,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 
     fn on_sent(&mut self, link: Link, batch: Box<Batch>, error: Option<&io::Error>) {
-        self.core.keep_batch(batch);
+        self.core.batches.put(batch);
         let Some(state) = self.core.sessions.get_mut(link) else { return };
         let sent = std::mem::take(&mut state.in_flight);
         state.flags.set(Flags::SENDING, false);
@@ -244,7 +244,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn pause_if_high(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
         let high = state.buffered_bytes() >= self.core.settings.high_water_bytes;
-        if high && state.stage == Stage::Open && !state.flags.set(Flags::RECEIVE_PAUSED, true) {
+        if high && state.stage <= Stage::Open && !state.flags.set(Flags::RECEIVE_PAUSED, true) {
             self.driver.recv_stop(key);
         }
     }

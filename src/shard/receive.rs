@@ -4,7 +4,7 @@ use super::Shard;
 use super::context::{Context, Session};
 use super::core::Core;
 use super::handler::{CloseCause, Handler, Verdict};
-use super::session::{Flags, Stage};
+use super::session::{Flags, SessionState, Stage};
 use crate::base::key::Key;
 use crate::driver::{Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
@@ -23,6 +23,8 @@ enum Next {
     Request,
     /// The connection ends when the answer is out.
     End,
+    /// The same for an upgrade: its client may be sending frames already.
+    Refused,
 }
 
 /// How reading a buffer ended, where that ends the session.
@@ -30,7 +32,7 @@ enum Next {
 enum Ending {
     /// The peer's close frame has been answered, or answered ours.
     Closed(CloseCause),
-    /// An answer with `Connection: close` is queued; whether bytes are left that nobody reads.
+    /// An answer with `Connection: close` is queued; whether bytes are left that nobody reads, or may come.
     Answered {
         unread: bool,
     },
@@ -42,9 +44,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.core.counters().bytes_received.add(buffer.len() as u64);
         if let Some(state) = self.core.sessions.get_mut(link) {
             state.last_received = self.core.now;
-            if state.stage == Stage::Open {
-                state.flags.set(Flags::PINGED, false);
-            }
+            let answers_ping = state.stage == Stage::Open && state.flags.set(Flags::PINGED, false);
             if state.stage <= Stage::Closing {
                 // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
                 let mut decoder = std::mem::take(&mut state.decoder);
@@ -55,6 +55,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 if let Some(ending) = ending {
                     self.on_ending(link, ending);
                 }
+            }
+            if answers_ping {
+                // The next ping may be due before the deadline of this one.
+                self.core.arm_timer(link);
             }
         }
         self.driver.recycle(buffer);
@@ -94,8 +98,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                         handler.on_open(&mut Session::new(core, link));
                     }
                     Next::Request => events.accept_next_request(),
-                    Next::End => {
-                        let unread = events.unread() > 0;
+                    next @ (Next::End | Next::Refused) => {
+                        let unread = next == Next::Refused || events.unread() > 0;
                         events.end();
                         return Some(Ending::Answered { unread });
                     }
@@ -137,13 +141,14 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
         Ok(Some(upgrade)) => upgrade,
         Ok(None) => {
             let response = handler.on_request(&mut Context::new(core), request);
-            let keep_alive = request.keeps_alive();
+            // RFC 9112 §9.3.2: a client that pipelines takes an end before all is answered.
+            let keep_alive = request.keeps_alive() && core.takes_more(link);
             core.answer(link, &response, request.method() == "HEAD", keep_alive);
             return if keep_alive { Next::Request } else { Next::End };
         }
         Err(error) => {
             core.answer(link, &error.into(), false, false);
-            return Next::End;
+            return Next::Refused;
         }
     };
     let response = match handler.on_upgrade(&mut Context::new(core), &upgrade).verdict {
@@ -162,7 +167,7 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
         }
     };
     core.answer(link, &response, false, false);
-    Next::End
+    Next::Refused
 }
 
 impl<T> Core<T> {
@@ -205,6 +210,12 @@ impl<T> Core<T> {
         } else {
             CloseCause::Closed
         }
+    }
+
+    /// Whether another answer may be queued behind what is: one read may hold requests for any number of them.
+    fn takes_more(&self, key: Key) -> bool {
+        let buffered = self.sessions.get(key).map_or(0, SessionState::buffered_bytes);
+        buffered < self.settings.send_queue_bytes_max
     }
 
     /// Queues a response.

@@ -8,7 +8,8 @@ use std::time::Duration;
 pub struct ShardSettings {
     /// What one connection may send.
     pub limits: Limits,
-    /// From the accept, or the last answer, to the end of the next request head. Answer: 408, or close if nothing came.
+    /// From the accept, or the last answer, to the end of the next request, its body included. Answer: 408, or close if
+    /// nothing came.
     pub handshake_timeout: Duration,
     /// With neither a message nor a ping from the peer nor a message to it for this long, the session is closed
     /// with 1001. Pongs do not count.

@@ -1,0 +1,24 @@
+//! The server as its users meet it: the library over loopback sockets, one file for each thing that it promises.
+//!
+//! | file | promises |
+//! |---|---|
+//! | `handshake` | upgrades accepted and refused |
+//! | `requests` | plain HTTP on the same port |
+//! | `messages` | what is sent comes back whole and in order, however it was cut |
+//! | `ending` | how sessions end, and that the application hears of it once, with the cause |
+//! | `deadlines` | handshake, idle, ping and close timeouts |
+//! | `topics` | publishing within a shard, across shards, and from other threads |
+//! | `pressure` | peers that do not read |
+//! | `lifetime` | start and shutdown |
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod deadlines;
+mod ending;
+mod handshake;
+mod lifetime;
+mod messages;
+mod pressure;
+mod requests;
+mod topics;

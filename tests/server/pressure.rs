@@ -1,0 +1,245 @@
+//! Peers that do not read: what is queued for them is bounded, and nobody else is worse off.
+
+use crate::support::{DEADLINE, Raw, Received, TestServer};
+use ringwave::base::limits::{KIB, MIB};
+use ringwave::{CloseCause, Context, Handler, Message, Request, Response, Session, Stats, Upgrade, UpgradeRequest};
+use socket2::SockRef;
+use std::io::{ErrorKind, Write};
+use std::net::TcpStream;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+/// A peer that takes nothing for this long has stopped. A wrong guess does no harm: the bounds hold at any time.
+const STALL: Duration = Duration::from_millis(500);
+
+/// An echo that keeps the longest queue it has seen; plain requests are answered with [`page`].
+struct Gauge {
+    queued_max: Arc<AtomicUsize>,
+}
+
+const PAGE_BYTES: usize = 8 * KIB;
+
+fn page() -> String {
+    "p".repeat(PAGE_BYTES)
+}
+
+impl Handler for Gauge {
+    type Data = ();
+
+    fn on_upgrade(&mut self, _: &mut Context<'_, ()>, _: &UpgradeRequest<'_>) -> Upgrade<()> {
+        Upgrade::accept(())
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
+        session.send(message);
+        self.queued_max.fetch_max(session.buffered_bytes(), Ordering::Relaxed);
+    }
+
+    fn on_request(&mut self, _: &mut Context<'_, ()>, _: &Request<'_>) -> Response {
+        Response::new(200).text(page())
+    }
+}
+
+/// Writes until the peer takes nothing more. Answers how many bytes it took.
+fn write_until_stalled(stream: &mut TcpStream, wire: &[u8]) -> usize {
+    stream.set_write_timeout(Some(STALL)).expect("a positive timeout");
+    let mut written = 0;
+    while written < wire.len() {
+        match stream.write(&wire[written..]) {
+            Ok(count) => written += count,
+            Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    stream.set_write_timeout(Some(DEADLINE)).expect("a positive timeout");
+    written
+}
+
+/// Sends without reading: it is paused, so what is queued stays bounded; once it reads, it gets every echo.
+#[test]
+fn a_client_that_sends_without_reading_is_paused_and_loses_nothing() {
+    const HIGH: usize = 64 * KIB;
+    const POOL: usize = 64 * 4_096;
+    let queued_max = Arc::new(AtomicUsize::new(0));
+    let gauge = queued_max.clone();
+    let server = TestServer::start(
+        |config| {
+            config.settings.high_water_bytes = HIGH;
+            config.settings.low_water_bytes = HIGH / 4;
+            config.receive_buffers = 64;
+        },
+        move |_| Gauge { queued_max: gauge.clone() },
+    );
+    let mut client = server.client("/");
+    SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
+    let message = |number: usize| format!("{number} {}", "m".repeat(1_000 + number % 5_000));
+    let count = 8_000;
+    for number in 0..count {
+        client.put(&message(number));
+    }
+    let wire = client.take_out();
+    let mut stream = client.stream.try_clone().expect("a descriptor is free");
+    let written = write_until_stalled(&mut stream, &wire);
+    assert!(written < wire.len(), "all of {written} bytes were taken though nothing was read");
+    // Another one is served meanwhile.
+    server.client("/").echo("not paused");
+
+    let writer = std::thread::spawn(move || stream.write_all(&wire[written..]));
+    for number in 0..count {
+        assert_eq!(client.text(), message(number));
+    }
+    writer.join().expect("it does not panic").expect("the server takes the rest");
+    client.close();
+    // Beyond the high water come at most two turns' receive buffers: what had been received before the pause was
+    // asked for, and before it took effect. And one message, whose beginning had been gathered before.
+    let queued = queued_max.load(Ordering::Relaxed);
+    assert!(queued >= HIGH, "never paused: {queued} bytes queued at most");
+    assert!(queued <= HIGH + 2 * POOL + 6_100, "{queued} bytes queued");
+}
+
+/// The same for plain requests: pipelined ones are answered no faster than the answers are read.
+#[test]
+fn a_client_that_asks_without_reading_is_paused_and_loses_nothing() {
+    const HIGH: usize = 64 * KIB;
+    const REQUESTS: usize = 8_000;
+    let server = TestServer::start(
+        |config| {
+            config.settings.high_water_bytes = HIGH;
+            config.settings.low_water_bytes = HIGH / 4;
+            config.settings.handshake_timeout = DEADLINE;
+            config.receive_buffers = 16;
+        },
+        |_| Gauge { queued_max: Arc::default() },
+    );
+    let mut raw = server.raw();
+    SockRef::from(&raw.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
+    let request = format!("GET / HTTP/1.1\r\nHost: h\r\nX: {}\r\n\r\n", "x".repeat(4_000));
+    let wire = request.repeat(REQUESTS);
+    let mut stream = raw.stream.try_clone().expect("a descriptor is free");
+    let written = write_until_stalled(&mut stream, wire.as_bytes());
+    assert!(written < wire.len(), "all of {written} bytes were taken though no answer was read");
+    let Stats { responses, bytes_sent, .. } = server.handle().stats();
+    let queued = responses as usize * (PAGE_BYTES + 100) - bytes_sent as usize;
+    // At most one request in each receive buffer, two turns of them, as above.
+    assert!(queued <= HIGH + 2 * 16 * (PAGE_BYTES + 100) + 100 * responses as usize, "{queued} bytes queued");
+    server.client("/").echo("not paused");
+
+    let writer = std::thread::spawn(move || stream.write_all(&wire.as_bytes()[written..]));
+    for _ in 0..REQUESTS {
+        assert_eq!(raw.answer().body, page());
+    }
+    writer.join().expect("it does not panic").expect("the server takes the rest");
+}
+
+/// Many short requests in one read ask for more than may be queued: those answered arrive, then the connection ends.
+#[test]
+fn more_answers_than_may_be_queued_end_the_connection_in_order() {
+    let server = TestServer::start(
+        |config| {
+            config.settings.send_queue_bytes_max = 64 * KIB;
+            config.settings.high_water_bytes = 64 * KIB;
+            config.settings.low_water_bytes = 0;
+            config.receive_buffer_bytes = 64 * KIB as u32;
+        },
+        |_| Gauge { queued_max: Arc::default() },
+    );
+    let mut raw = server.raw();
+    raw.write("GET / HTTP/1.1\r\nHost: h\r\n\r\n".repeat(1_000));
+    let mut answers = 1;
+    loop {
+        let answer = raw.answer();
+        assert_eq!(answer.body, page());
+        if answer.header("Connection") == Some("close") {
+            break;
+        }
+        answers += 1;
+    }
+    raw.assert_end();
+    // The first read may bring less than all of them; what fills the queue is 8 answers of 8 KiB.
+    assert!((8..1_000).contains(&answers), "{answers} answers");
+    server.client("/").echo("still served");
+}
+
+/// One that never reads is ended; the others get all that was published.
+#[test]
+fn a_slow_consumer_is_ended_and_the_others_get_everything() {
+    const BYTES: usize = 64 * KIB;
+    let (server, events) = TestServer::desk(|config| {
+        config.settings.send_queue_bytes_max = MIB;
+        config.settings.high_water_bytes = 256 * KIB;
+        config.settings.low_water_bytes = 64 * KIB;
+    });
+    let mut slow = server.client("/desk?slow");
+    SockRef::from(&slow.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
+    assert_eq!(slow.ask("subscribe news"), "Ok(true)");
+    let mut others: Vec<_> = (0..3).map(|number| server.client(&format!("/desk?{number}"))).collect();
+    for other in &mut others {
+        assert_eq!(other.ask("subscribe news"), "Ok(true)");
+    }
+    let mut payload = vec![0; BYTES];
+    let mut ended = None;
+    let mut published = 0u32;
+    while ended.is_none() {
+        // More than two sockets' buffers and the queue hold.
+        assert!(published < 2_000, "{published} messages queued for one that does not read");
+        payload[..4].copy_from_slice(&published.to_be_bytes());
+        server.handle().publish("news", &payload).expect("the mailbox has room");
+        published += 1;
+        for other in &mut others {
+            assert!(other.next() == Received::Binary(payload.clone()));
+        }
+        while let Some(event) = events.try_next() {
+            if let crate::support::Event::Close(name, cause) = event {
+                ended = Some((name, cause));
+            }
+        }
+    }
+    assert_eq!(ended, Some(("slow".to_owned(), CloseCause::SlowConsumer)));
+    let stats = server.handle().stats();
+    assert_eq!((stats.messages_dropped, stats.sessions), (1, 3));
+    for other in &mut others {
+        other.ask("count news").parse::<u32>().map(|count| assert_eq!(count, 3)).expect("a number");
+    }
+    // What was on its way still comes, in order and unbroken, and then the end without a close frame.
+    let (bytes, _) = Raw::over(slow.stream).rest();
+    for (number, frame) in bytes.chunks_exact(10 + BYTES).enumerate() {
+        assert_eq!(frame[..14], [&[0x82, 127, 0, 0, 0, 0, 0, 1, 0, 0][..], &(number as u32).to_be_bytes()].concat());
+    }
+}
+
+/// A limit must not make a legal message unsendable: an empty queue takes one of any length.
+#[test]
+fn one_message_may_be_longer_than_the_queue() {
+    let (server, _events) = TestServer::desk(|config| {
+        config.settings.send_queue_bytes_max = 10_000;
+        config.settings.high_water_bytes = 10_000;
+        config.settings.low_water_bytes = 0;
+    });
+    let mut client = server.client("/echo");
+    for _ in 0..3 {
+        client.echo(&vec![7; 3_000_000]);
+    }
+}
+
+/// Pings that nobody takes the pongs of do not pile up.
+#[test]
+fn a_flood_of_pings_is_paused_too() {
+    let (server, _events) = TestServer::desk(|config| {
+        config.settings.high_water_bytes = 64 * KIB;
+        config.settings.low_water_bytes = 16 * KIB;
+        config.receive_buffers = 64;
+    });
+    let mut client = server.client("/echo");
+    SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
+    let ping = client.put_ping(&[b'p'; 125]).take_out();
+    let wire = ping.repeat(300_000);
+    let mut stream = client.stream.try_clone().expect("a descriptor is free");
+    let written = write_until_stalled(&mut stream, &wire);
+    assert!(written < wire.len(), "all of {written} bytes were taken though no pong was read");
+    let Stats { bytes_received, bytes_sent, .. } = server.handle().stats();
+    // A pong is 4 bytes shorter than its ping, so this is an upper bound, the handshake's few bytes aside.
+    let queued = bytes_received as usize - bytes_sent as usize;
+    assert!(queued <= 64 * KIB + 3 * 64 * 4_096 + (bytes_received as usize / 131) * 4, "{queued} bytes queued");
+    server.client("/echo").echo("not paused");
+}
