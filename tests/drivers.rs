@@ -183,6 +183,12 @@ fn uring_spreads_over_banks_when_tables_are_short() {
 }
 
 #[test]
+fn uring_with_one_buffer_in_each_further_bank_starves_nobody() {
+    let config = UringConfig { table_slots: 32, links_max: 320, buffer_count: 8, ..UringConfig::default() };
+    echo_everything(uring(config), 120, 20_000);
+}
+
+#[test]
 fn a_waker_ends_the_wait_from_another_thread() {
     let mut driver = uring(UringConfig::default());
     let waker = driver.waker();

@@ -5,6 +5,7 @@
 //! all that makes them unsafe; what they are for is the driver's business.
 #![allow(unsafe_code)]
 
+use super::Link;
 use super::batch::Batch;
 use super::buf_ring::BufRing;
 use super::token::{Operation, Token};
@@ -46,6 +47,8 @@ pub(super) struct Bank {
     /// Stands before the pool: it is dropped first.
     ring: IoUring,
     pub(super) buffers: BufRing,
+    /// Links whose receive ended for want of a buffer, in the order they came.
+    pub(super) starved: VecDeque<Link>,
     slots: u32,
     used: u32,
     /// Slots for operations in flight that will take one if they succeed.
@@ -87,6 +90,7 @@ impl Bank {
         Ok(Self {
             ring,
             buffers,
+            starved: VecDeque::new(),
             slots: config.slots,
             used: 0,
             reserved: 0,

@@ -24,6 +24,8 @@ pub(super) struct BufRing {
     tail: u16,
     /// Buffers that the kernel handed out and that have not come back.
     lent: u16,
+    /// Buffers that came back since somebody asked.
+    returned: usize,
 }
 
 impl BufRing {
@@ -32,7 +34,7 @@ impl BufRing {
         assert!(count.is_power_of_two() && bytes_each > 0);
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * bytes_each as usize)?;
-        let mut ring = Self { entries, memory, count, bytes_each, tail: 0, lent: 0 };
+        let mut ring = Self { entries, memory, count, bytes_each, tail: 0, lent: 0, returned: 0 };
         for id in 0..count {
             ring.push(id);
         }
@@ -65,12 +67,15 @@ impl BufRing {
     pub(super) fn recycle(&mut self, id: u16) {
         assert!(self.lent > 0 && id < self.count, "buffer {id} comes back though none is out");
         self.lent -= 1;
+        self.returned += 1;
         self.push(id);
     }
 
-    /// Buffers that are not out.
-    pub(super) const fn available(&self) -> u16 {
-        self.count - self.lent
+    /// How many receives that ended for want of a buffer may begin again: as many as buffers came back since the last
+    /// time; one, if none came back and one is free.
+    pub(super) fn take_returned(&mut self) -> usize {
+        let free = usize::from(self.lent < self.count);
+        std::mem::take(&mut self.returned).max(free)
     }
 
     fn push(&mut self, id: u16) {

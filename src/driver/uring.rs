@@ -91,10 +91,6 @@ pub struct Uring {
     links: Vec<LinkState>,
     listener: Option<Accepting>,
     connects: Slab<Connecting>,
-    /// Links whose receive ended for want of a buffer, in the order they came.
-    starved: VecDeque<Link>,
-    /// Buffers that came back since starved links were last armed.
-    recycled: usize,
     completions: VecDeque<(u16, cqueue::Entry)>,
     waker: Waker,
     origin: Instant,
@@ -180,8 +176,6 @@ impl Uring {
             links: Vec::new(),
             listener: None,
             connects: Slab::new(),
-            starved: VecDeque::new(),
-            recycled: 0,
             completions: VecDeque::new(),
             waker,
             origin: Instant::now(),
@@ -313,12 +307,15 @@ impl Uring {
     fn accept_failed(&mut self, errno: i32) -> Option<Completion> {
         match errno {
             libc::ECANCELED => None,
-            libc::EMFILE | libc::ENFILE | libc::ENOBUFS | libc::ENOMEM => {
+            // The connection was gone before we took it (accept(2)): the next one may be sound.
+            libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN => {
+                Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) })
+            }
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+            _ => {
                 self.rest_accepting();
                 Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) })
             }
-            // The connection was gone before we took it (accept(2): ECONNABORTED and the network's own errors).
-            _ => Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) }),
         }
     }
 
@@ -338,17 +335,16 @@ impl Uring {
 
     /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
     fn arm_starved(&mut self) {
-        let mut budget = std::mem::take(&mut self.recycled);
-        if budget == 0 && !self.starved.is_empty() {
-            budget = usize::from(self.banks.iter().map(|bank| bank.buffers.available()).max().unwrap_or(0)).min(1);
-        }
-        while budget > 0
-            && let Some(link) = self.starved.pop_front()
-        {
-            if let Some(state) = self.state(link) {
-                state.flags.clear(Flags::STARVED);
-                self.arm_receive(link, true);
-                budget -= 1;
+        for bank in 0..self.banks.len() {
+            let mut budget = self.banks[bank].buffers.take_returned();
+            while budget > 0
+                && let Some(link) = self.banks[bank].starved.pop_front()
+            {
+                if let Some(state) = self.state(link) {
+                    state.flags.clear(Flags::STARVED);
+                    self.arm_receive(link, true);
+                    budget -= 1;
+                }
             }
         }
     }
@@ -390,7 +386,8 @@ impl Uring {
         match errno {
             libc::ENOBUFS => {
                 self.state(link)?.flags.set(Flags::STARVED);
-                self.starved.push_back(link);
+                let bank = self.bank_of(link);
+                self.banks[bank].starved.push_back(link);
                 None
             }
             // Ours, or the kernel's under pressure: armed again if it is wanted.
@@ -633,7 +630,6 @@ impl Driver for Uring {
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        self.recycled += 1;
         self.banks[usize::from(buffer.bank)].buffers.recycle(buffer.id);
     }
 

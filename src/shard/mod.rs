@@ -44,6 +44,8 @@ pub struct Shard<D, H: Handler> {
     /// When everything ends, once the shard has been told to.
     ends_at: Option<Time>,
     fired: Vec<Key>,
+    /// A full mailbox has refused posts: they are tried again soon.
+    posts_left: bool,
 }
 
 /// However a shard ends, by a panic too: nobody waits for its mailbox any more.
@@ -72,7 +74,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             driver.listen(listener);
         }
         let core = Core::new(number, settings, mailboxes);
-        Self { driver, handler, core, links: 0, ends_at: None, fired: Vec::new() }
+        Self { driver, handler, core, links: 0, ends_at: None, fired: Vec::new(), posts_left: false }
     }
 
     /// Turns until it is told to shut down and all connections are gone, or the deadline has come.
@@ -86,6 +88,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             self.turn(None)?;
         }
         self.end_all();
+        self.core.deliver_posts();
         Ok(())
     }
 
@@ -96,10 +99,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     /// One turn. Waits for something to happen, at most until the next deadline or `timeout`.
     pub fn turn(&mut self, timeout: Option<Duration>) -> io::Result<()> {
-        let left_over = self.core.deliver_posts();
         let mailbox = self.core.mailboxes.of(self.core.shard);
         let timeout = match mailbox.fall_asleep() {
-            true => self.wait_for(timeout, left_over),
+            true => self.wait_for(timeout),
             false => Some(Duration::ZERO),
         };
         self.core.time = self.driver.wait(timeout)?;
@@ -113,17 +115,18 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.take_posts();
         self.fire_timers();
         self.flush();
+        self.posts_left = self.core.deliver_posts();
         Ok(())
     }
 
     /// How long the driver may wait.
-    fn wait_for(&self, timeout: Option<Duration>, posts_left_over: bool) -> Option<Duration> {
+    fn wait_for(&self, timeout: Option<Duration>) -> Option<Duration> {
         let timer = self.core.wheel.next_due().map(|due| {
             // From the time of the last turn; what has passed since makes the wait a little longer, never shorter.
             let ticks = due.since(self.core.now);
             Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.time.as_nanos() % Tick::NANOS))
         });
-        let retry = posts_left_over.then_some(OUTBOX_RETRY);
+        let retry = self.posts_left.then_some(OUTBOX_RETRY);
         let end = self.ends_at.map(|at| at - self.core.time);
         [timeout, timer, retry, end].into_iter().flatten().min()
     }
