@@ -2,7 +2,7 @@
 //!
 //! `httparse` reads the grammar; the limits and the policy are ours. Two rules run through the file: a head is
 //! scanned once however it is cut into reads ([`HeadScan`]), and whatever can be understood in two ways is refused
-//! (request smuggling: RFC 9112 §11.2). [`encode_header`] is the only place where a field is written.
+//! (request smuggling: RFC 9112 §11.2). `encode_header` is the only place where a field is written.
 
 use super::error::{HeadError, ResponseError};
 use crate::base::limits::{HEADERS_MAX, Limits};
