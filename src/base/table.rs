@@ -13,7 +13,7 @@ pub struct Table<T> {
 }
 
 // The generation and its padding: what a table adds to a value.
-const _: () = assert!(size_of::<Option<Slot<Box<u64>>>>() == size_of::<Box<u64>>() + 8);
+const _: () = assert!(size_of::<Option<Slot<std::num::NonZero<u64>>>>() == 8 + 8);
 
 #[derive(Debug)]
 struct Slot<T> {

@@ -42,7 +42,7 @@ pub struct Decoder<R> {
     role: PhantomData<R>,
 }
 
-const _: () = assert!(size_of::<Decoder<Server>>() == 16);
+const _: () = assert!(size_of::<Decoder<Server>>() == 2 * size_of::<usize>());
 
 #[derive(Debug, Default)]
 enum State {
