@@ -108,6 +108,8 @@ impl Config {
         range("body_bytes_max", limits.body_bytes_max, 0, 1 << 40)?;
         range("message_bytes_max", limits.message_bytes_max, 1, 1 << 40)?;
         range("fragments_max", limits.fragments_max as usize, 1, u32::MAX as usize)?;
+        let stall_millis = usize::try_from(settings.stall_timeout.as_millis()).unwrap_or(usize::MAX);
+        range("stall_timeout in milliseconds", stall_millis, 1, u32::MAX as usize)?;
         range("send_queue_bytes_max", settings.send_queue_bytes_max, 1, 1 << 40)?;
         range("high_water_bytes", settings.high_water_bytes, 1, settings.send_queue_bytes_max)?;
         range("low_water_bytes", settings.low_water_bytes, 0, settings.high_water_bytes)

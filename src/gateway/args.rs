@@ -117,6 +117,10 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "RINGWAVE_CLOSE_TIMEOUT")]
     close_timeout: Duration,
 
+    /// End connections that take nothing of what they were sent for this long
+    #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "RINGWAVE_STALL_TIMEOUT")]
+    stall_timeout: Duration,
+
     /// After SIGTERM or SIGINT, let sessions say goodbye for at most this long
     #[arg(long, value_name = "DURATION", default_value = "10s", value_parser = duration, env = "RINGWAVE_SHUTDOWN_TIMEOUT")]
     pub(crate) shutdown_timeout: Duration,
@@ -159,6 +163,7 @@ impl ServeArgs {
                 ping_interval: self.ping_interval.0,
                 pong_timeout: self.pong_timeout,
                 close_timeout: self.close_timeout,
+                stall_timeout: self.stall_timeout,
                 send_queue_bytes_max: bytes(self.send_queue),
                 high_water_bytes: (bytes(self.send_queue) / 16).max(1),
                 low_water_bytes: bytes(self.send_queue) / 64,

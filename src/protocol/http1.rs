@@ -426,7 +426,7 @@ impl Response {
     }
 
     /// Appends the head, and the body unless the request was HEAD. What may not be written becomes a 500.
-    pub(crate) fn encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) {
+    pub fn encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) {
         let start = out.len();
         if self.try_encode(head_only, keep_alive, out).is_err() {
             out.truncate(start);

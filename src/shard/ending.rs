@@ -111,7 +111,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 
     fn on_deadline(&mut self, key: Key) {
-        let Some(state) = self.core.sessions.get(key) else { return };
+        let now = self.core.now;
+        let Some(state) = self.core.sessions.get_mut(key) else { return };
+        if state.stage != Stage::Open && !state.is_flushed() {
+            // It still takes what it is sent, or `stall_timeout` ends it: its own time begins when it has all.
+            state.since = now;
+            self.core.arm_timer(key);
+            return;
+        }
         match state.stage {
             Stage::Head if state.decoder.is_unfinished() => {
                 let response = Response::new(408).text("the request did not come in time\n");

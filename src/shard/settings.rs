@@ -8,7 +8,7 @@ use std::time::Duration;
 pub struct ShardSettings {
     /// What one connection may send.
     pub limits: Limits,
-    /// From the accept, or the last answer, to the end of the next request, its body included. Answer: 408, or close if
+    /// From the accept, or the end of the last answer, to the end of the next request, its body included. Answer: 408, or close if
     /// nothing came.
     pub handshake_timeout: Duration,
     /// With neither a message nor a ping from the peer nor a message to it for this long, the session is closed
@@ -18,8 +18,11 @@ pub struct ShardSettings {
     pub ping_interval: Option<Duration>,
     /// With nothing at all for this long after a ping, the session ends.
     pub pong_timeout: Duration,
-    /// From our close frame to the peer's.
+    /// From our close frame to the peer's, once it has been sent.
     pub close_timeout: Duration,
+    /// A peer that takes nothing of what it was sent for this long is gone, whether it is unreachable or does not read.
+    /// One that reads slowly is not. At least 1 ms.
+    pub stall_timeout: Duration,
     /// Bytes queued for one session at most; with more it ends. An empty queue takes one message of any length.
     pub send_queue_bytes_max: usize,
     /// With this many bytes queued for a session, nothing more is received from it …
@@ -37,6 +40,7 @@ impl Default for ShardSettings {
             ping_interval: Some(Duration::from_secs(30)),
             pong_timeout: Duration::from_secs(20),
             close_timeout: Duration::from_secs(5),
+            stall_timeout: Duration::from_secs(30),
             send_queue_bytes_max: 16 * MIB,
             high_water_bytes: MIB,
             low_water_bytes: MIB / 4,

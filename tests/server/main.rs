@@ -21,4 +21,5 @@ mod lifetime;
 mod messages;
 mod pressure;
 mod requests;
+mod stalls;
 mod topics;
