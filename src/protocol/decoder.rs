@@ -330,7 +330,12 @@ impl Gathering {
 /// Length of head and body, and whether the client waits for our consent before it sends the body.
 fn request_len(head: &[u8], limits: &Limits) -> Result<(usize, bool), HeadError> {
     let request = Request::parse(head)?;
-    match usize::try_from(request.body_len()?) {
+    let body_len = request.body_len()?;
+    if body_len > 0 && !request.is_http_1_0() && request.headers().has_token("upgrade", "websocket") {
+        // Not read first and refused then: RFC 6455 §4.1, the request is a GET without a body.
+        return Err(HeadError::bad_request("an upgrade has no body"));
+    }
+    match usize::try_from(body_len) {
         Ok(body_len) if body_len <= limits.body_bytes_max => {
             Ok((head.len() + body_len, body_len > 0 && request.expects_continue()))
         }

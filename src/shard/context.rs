@@ -1,7 +1,6 @@
 //! What a handler is given: its shard's world, and the session it is called for.
 
 use super::core::{Core, SendOutcome, SubscribeError};
-use super::handler::CloseCause;
 use super::mailbox::{Handle, Post, SessionKey};
 use crate::base::key::Key;
 use crate::protocol::close::{CloseCode, CloseFrame};
@@ -164,7 +163,7 @@ impl<'a, T> Session<'a, T> {
     /// Ends the session at the turn's end, without a close frame.
     pub fn terminate(&mut self) {
         let key = self.key;
-        self.core().doomed.push((key, CloseCause::Closed));
+        self.core().terminate(key);
     }
 
     /// Sends a message to every other subscriber of a topic, on every shard.

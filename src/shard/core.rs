@@ -191,6 +191,16 @@ impl<T> Core<T> {
         true
     }
 
+    /// Ends a session at the turn's end, without a close frame. Nothing more is received or sent.
+    pub(super) fn terminate(&mut self, key: Key) {
+        if let Some(state) = self.sessions.get_mut(key)
+            && state.stage <= Stage::Closing
+        {
+            state.enter(Stage::Closing, self.now);
+            self.doomed.push((key, CloseCause::Closed));
+        }
+    }
+
     // Topics
 
     pub(super) fn subscribe(&mut self, key: Key, topic: &str) -> Result<bool, SubscribeError> {

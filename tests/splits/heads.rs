@@ -95,7 +95,7 @@ fn sound_request_streams() -> Vec<Stream> {
         (
             "an upgrade with a body",
             behind(&UPGRADE.replace("Host", "Content-Length: 2\r\nHost")),
-            vec!["request GET /chat refused 400"],
+            vec!["failed 400"],
         ),
         ("half a head", UPGRADE[..100].into(), vec!["unfinished"]),
         ("half a body", post[..post.len() - 5].into(), vec!["unfinished"]),
