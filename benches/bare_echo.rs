@@ -6,7 +6,6 @@
 use ringwave::driver::{Batch, BatchPool, Completion, Driver, Link, Uring, UringConfig, listen_on};
 use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
-use std::time::Duration;
 
 /// A link's answers that wait for the send in flight.
 #[derive(Default)]
@@ -25,7 +24,7 @@ struct BareEcho {
 impl BareEcho {
     fn listen(address: SocketAddr) -> io::Result<(Self, SocketAddr)> {
         let mut driver = Uring::new(UringConfig::default())?;
-        let listener = listen_on(address, 1, Duration::from_secs(60))?.remove(0);
+        let listener = listen_on(address, 1)?.remove(0);
         let address = listener.local_addr();
         driver.listen(listener);
         Ok((Self { driver, sides: Vec::new(), batches: BatchPool::default(), dirty: Vec::new() }, address))

@@ -8,17 +8,22 @@ use gateway::args::{Cli, ServeArgs};
 use ringwave::Server;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
     match serve(&Cli::parse().into_serve()) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("ringwave: {error}");
+            say(&error.to_string());
             ExitCode::FAILURE
         }
     }
+}
+
+/// Says something to whoever reads our standard error: a server does not depend on there being anybody.
+fn say(text: &str) {
+    let _ = writeln!(io::stderr(), "ringwave: {text}");
 }
 
 fn serve(args: &ServeArgs) -> io::Result<()> {
@@ -33,11 +38,9 @@ fn serve(args: &ServeArgs) -> io::Result<()> {
     std::thread::spawn(move || {
         let mut signals = signals.forever();
         if signals.next().is_some() {
-            eprintln!(
-                "ringwave: shutting down, at most {}; once more to end now",
-                humantime::format_duration(deadline)
-            );
             handle.shutdown(deadline);
+            let time = humantime::format_duration(deadline);
+            say(&format!("shutting down, at most {time}; once more to end now"));
         }
         if signals.next().is_some() {
             std::process::exit(130);

@@ -44,7 +44,7 @@ impl Server {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let cores = cores();
         let count = if config.shards == 0 { cores.len().max(1) } else { config.shards };
-        let listeners = listen_on(config.listen, count, config.settings.stall_timeout)?;
+        let listeners = listen_on(config.listen, count)?;
         let local_addr = listeners[0].local_addr();
         let pin = config.pin && count <= cores.len();
         let config = Arc::new(config);
@@ -147,12 +147,14 @@ fn run_shard<H: Handler>(
     };
     let _ = ready.send(Ok(driver.waker()));
     let Ok(mailboxes) = mail.recv() else { return Ok(()) };
-    let handler = make_handler(usize::from(seat.number));
     let settings = seat.config.settings.clone();
     let others = Handle::new(mailboxes.clone());
-    let shard = Shard::new(seat.number, settings, driver, Some(seat.listener), handler, mailboxes);
     // Nothing of the shard is used after a panic: it is unwound whole.
-    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| shard.run()));
+    let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
+        let handler = make_handler(usize::from(seat.number));
+        Shard::new(seat.number, settings, driver, Some(seat.listener), handler, mailboxes.clone()).run()
+    }));
+    mailboxes.end(seat.number);
     if !matches!(ended, Ok(Ok(()))) {
         // A server that lost a shard serves a part of its users only: the others say goodbye in order.
         others.shutdown(AFTER_FAILURE_DEADLINE);

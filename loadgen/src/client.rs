@@ -186,10 +186,14 @@ impl Client {
                 }
                 Completion::ReceiveEnded { link, .. } => {
                     self.errors.lost += 1;
+                    self.peers[link.index()] = None;
                     self.driver.close(link);
                 }
-                Completion::Closed { link } => self.peers[link.index()] = None,
-                Completion::Woken | Completion::Accepted { .. } | Completion::AcceptFailed { .. } => {}
+                Completion::Closed { .. } => {}
+                Completion::Woken
+                | Completion::SentPart { .. }
+                | Completion::Accepted { .. }
+                | Completion::AcceptFailed { .. } => {}
             }
         }
         Ok(())
@@ -248,6 +252,11 @@ impl Client {
         let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) else { return 0 };
         let bytes = self.driver.bytes(buffer);
         let Some(connection) = &mut peer.websocket else {
+            // The payload comes round and round, wherever a read begins in it.
+            let expected = self.payload.iter().cycle().skip(peer.echoed);
+            if !bytes.iter().zip(expected).all(|(byte, expected)| byte == expected) {
+                self.errors.corrupted += 1;
+            }
             peer.echoed += bytes.len();
             let whole = peer.echoed / self.frame_len;
             peer.echoed %= self.frame_len;
@@ -272,7 +281,9 @@ impl Client {
             }
         };
         if failed {
+            // Nothing more is sent to it, whatever came before.
             self.errors.lost += 1;
+            self.peers[link.index()] = None;
             self.driver.close(link);
         } else if opened {
             self.connected += 1;
@@ -283,15 +294,20 @@ impl Client {
     fn on_answers(&mut self, link: Link, count: u32) {
         let now = self.now;
         let Some(peer) = self.peers.get_mut(link.index()).and_then(Option::as_mut) else { return };
+        let mut answered = 0;
         for _ in 0..count {
             match peer.sent_at.pop_front() {
-                Some(sent_at) => self.latency.saturating_record(now - sent_at),
+                Some(sent_at) => {
+                    answered += 1;
+                    self.latency.saturating_record(now - sent_at);
+                }
+                // More answers than messages: a duplicate.
                 None => self.errors.corrupted += 1,
             }
         }
-        self.messages += u64::from(count);
+        self.messages += u64::from(answered);
         if self.plan.goes_on {
-            peer.owed += count;
+            peer.owed += answered;
             self.send_owed(link);
         }
     }

@@ -10,7 +10,7 @@ use super::batch::Batch;
 use super::buf_ring::BufRing;
 use super::token::{Operation, Token};
 use super::waker::Waker;
-use crate::base::limits::SEND_PARTS_MAX;
+use crate::base::limits::{SEND_BYTES_MAX, SEND_PARTS_MAX};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
 use io_uring::{IoUring, cqueue, opcode, squeue};
 use socket2::SockAddr;
@@ -29,6 +29,8 @@ const POLL_FIRST: u16 = 1 << 0;
 const RECEIVE_MULTISHOT: u16 = 1 << 1;
 /// MSG_WAITALL: the kernel finishes short sends itself. MSG_NOSIGNAL: an error instead of SIGPIPE.
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
+/// Tries to make room in a full submission queue.
+const SUBMIT_TRIES_MAX: u32 = 1000;
 /// What `TCP_NODELAY` is set to on sockets that we connect; the kernel reads it while the command runs.
 static ON: libc::c_int = 1;
 
@@ -153,14 +155,14 @@ impl Bank {
         self.push(entry, token);
     }
 
-    /// Sends what remains of `batch`, or its first [`SEND_PARTS_MAX`] parts. The caller keeps the batch where it is
-    /// and untouched until the completion has come.
+    /// Sends what remains of `batch`, at most [`SEND_PARTS_MAX`] parts and [`SEND_BYTES_MAX`] bytes. The caller keeps
+    /// the batch where it is and untouched until the completion has come.
     pub(super) fn send(&mut self, slot: u32, batch: &Batch, token: Token) {
         let mut parts = batch.remaining();
         let first = parts.next().unwrap_or_default();
         let entry = match parts.next() {
             None => {
-                let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
+                let length = first.len().min(SEND_BYTES_MAX) as u32;
                 opcode::Send::new(Fixed(slot), first.as_ptr(), length).flags(SEND_FLAGS).build()
             }
             Some(_) => {
@@ -226,13 +228,13 @@ impl Bank {
     /// Queues one submission. A full queue is handed to the kernel first.
     fn push(&mut self, entry: squeue::Entry, token: Token) {
         let entry = entry.user_data(token.encode());
-        for _ in 0..2 {
+        for _ in 0..SUBMIT_TRIES_MAX {
             // SAFETY: whatever the entry points to lives until its completion: batches and addresses are kept by the
             // driver, message headers by `scatters` until the submission, `ON` for ever.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }
-            // The kernel refuses a submission only for a moment (EAGAIN, EBUSY); the second try tells.
+            // The kernel refuses a submission only for a moment (EAGAIN, EBUSY); the next try tells.
             let _ = self.submit();
         }
         panic!("the submission queue stays full: the kernel takes nothing");
@@ -301,10 +303,15 @@ impl Scatter {
     }
 
     fn describe(&mut self, batch: &Batch) {
-        let mut count = 0;
+        let (mut count, mut room) = (0, SEND_BYTES_MAX);
         for (entry, part) in self.parts.iter_mut().zip(batch.remaining()) {
-            *entry = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: part.len() };
+            let length = part.len().min(room);
+            *entry = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: length };
             count += 1;
+            room -= length;
+            if room == 0 {
+                break;
+            }
         }
         self.header.msg_iov = self.parts.as_mut_ptr();
         self.header.msg_iovlen = count;

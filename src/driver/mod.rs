@@ -96,6 +96,13 @@ pub enum Completion {
         /// `None` at the end of stream.
         error: Option<io::Error>,
     },
+    /// A part of a batch is with the kernel, the rest is on its way: the peer takes what it is sent.
+    SentPart {
+        /// The link.
+        link: Link,
+        /// Bytes of the batch that are left.
+        remaining: usize,
+    },
     /// A send ended; with an error, part of it may have left.
     Sent {
         /// The link.

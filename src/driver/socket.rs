@@ -5,7 +5,6 @@ use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
-use std::time::Duration;
 
 /// A listening socket.
 #[derive(Debug)]
@@ -38,27 +37,24 @@ impl AsRawFd for Listener {
 
 /// Binds `count` listeners to one address; the kernel spreads connections over them by a hash of the address pair.
 ///
-/// A connection whose peer takes nothing of what it was sent for `stall_timeout` ends with ETIMEDOUT
-/// (`TCP_USER_TIMEOUT`; Linux checks it when it probes, so the end comes up to a probe's interval later).
-///
 /// # Errors
 /// What the system says, with the operation and the address.
-pub fn listen_on(address: SocketAddr, count: usize, stall_timeout: Duration) -> io::Result<Vec<Listener>> {
+pub fn listen_on(address: SocketAddr, count: usize) -> io::Result<Vec<Listener>> {
     if count > 1 {
         // Two servers of one user could share a port unnoticed, each with half the connections: a socket that does not
         // share finds out whether somebody is there.
-        drop(bind(address, false, stall_timeout)?);
+        drop(bind(address, false)?);
     }
-    let first = bind(address, count > 1, stall_timeout)?;
+    let first = bind(address, count > 1)?;
     let address = first.local_addr;
     let mut listeners = vec![first];
     while listeners.len() < count {
-        listeners.push(bind(address, true, stall_timeout)?);
+        listeners.push(bind(address, true)?);
     }
     Ok(listeners)
 }
 
-fn bind(address: SocketAddr, shared: bool, stall_timeout: Duration) -> io::Result<Listener> {
+fn bind(address: SocketAddr, shared: bool) -> io::Result<Listener> {
     let named = |operation: &'static str| {
         move |error: io::Error| io::Error::new(error.kind(), format!("{operation} {address}: {error}"))
     };
@@ -68,9 +64,7 @@ fn bind(address: SocketAddr, shared: bool, stall_timeout: Duration) -> io::Resul
     if shared {
         socket.set_reuse_port(true).map_err(named("cannot set SO_REUSEPORT for"))?;
     }
-    // Accepted sockets inherit what follows. A peer that reads nothing, or is gone, must not be waited for for ever.
-    socket.set_tcp_user_timeout(Some(stall_timeout)).map_err(named("cannot set TCP_USER_TIMEOUT for"))?;
-    // Small frames leave at once, coalescing is the send queue's work.
+    // Accepted sockets inherit it: small frames leave at once, coalescing is the send queue's work.
     socket.set_tcp_nodelay(true).map_err(named("cannot set TCP_NODELAY for"))?;
     socket.bind(&SockAddr::from(address)).map_err(named("cannot bind"))?;
     socket.listen(LISTEN_BACKLOG).map_err(named("cannot listen on"))?;

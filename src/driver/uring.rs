@@ -92,6 +92,8 @@ pub struct Uring {
     listener: Option<Accepting>,
     connects: Slab<Connecting>,
     completions: VecDeque<(u16, cqueue::Entry)>,
+    /// Refusals that no completion tells of: a further bank could not be made.
+    accept_errors: VecDeque<io::Error>,
     waker: Waker,
     origin: Instant,
     now: Time,
@@ -162,12 +164,13 @@ impl Uring {
     ///
     /// # Errors
     /// io_uring is older than 6.1, forbidden here (seccomp, `kernel.io_uring_disabled`), or out of memory.
-    pub fn new(config: UringConfig) -> io::Result<Self> {
+    pub fn new(mut config: UringConfig) -> io::Result<Self> {
+        config.links_max = config.links_max.clamp(1, LINKS_MAX);
         let slots = config.slots();
         let mut first = Bank::new(&config.first_bank(slots), false)?;
         let waker = Waker::new()?;
         first.poll(waker.as_raw_fd(), Token::number(Operation::Wake, 0));
-        let banks_max = config.links_max.clamp(1, LINKS_MAX).div_ceil(slots as usize);
+        let banks_max = config.links_max.div_ceil(slots as usize);
         Ok(Self {
             config,
             slots,
@@ -177,6 +180,7 @@ impl Uring {
             listener: None,
             connects: Slab::new(),
             completions: VecDeque::new(),
+            accept_errors: VecDeque::new(),
             waker,
             origin: Instant::now(),
             now: Time::default(),
@@ -219,7 +223,10 @@ impl Uring {
         if self.banks.len() >= self.banks_max {
             return Ok(None);
         }
-        let bank = Bank::new(&self.config.further_bank(self.slots), true)?;
+        // The last one is only as long as is left.
+        let left = self.config.links_max - self.banks.len() * self.slots as usize;
+        let slots = self.slots.min(u32::try_from(left).unwrap_or(u32::MAX));
+        let bank = Bank::new(&self.config.further_bank(slots), true)?;
         let signal = bank.signal().expect("a further bank has a signal");
         let number = self.banks.len() as u16;
         self.banks.push(bank);
@@ -239,7 +246,11 @@ impl Uring {
         let bank = match self.bank_with_room() {
             Ok(Some(bank)) => bank,
             Ok(None) => return,
-            Err(_) => return self.rest_accepting(),
+            Err(error) => {
+                self.rest_accepting();
+                self.accept_errors.push_back(error);
+                return;
+            }
         };
         let Some(accepting) = &mut self.listener else { return };
         let listener = accepting.listener.as_raw_fd();
@@ -321,16 +332,18 @@ impl Uring {
 
     // Receiving
 
-    fn arm_receive(&mut self, link: Link, poll_first: bool) {
+    /// Answers whether a receive was armed: it was wanted and was not.
+    fn arm_receive(&mut self, link: Link, poll_first: bool) -> bool {
         let (bank, slot) = (self.bank_of(link), self.slot_of(link));
-        let Some(state) = self.state(link) else { return };
+        let Some(state) = self.state(link) else { return false };
         let wanted = state.flags.has(Flags::RECEIVE_WANTED);
         if !wanted || state.flags.has(Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED) {
-            return;
+            return false;
         }
         state.flags.set(Flags::RECEIVE_ARMED);
         state.flags.clear(Flags::RECEIVE_CANCELLED);
         self.banks[bank].receive(slot, poll_first, Token::new(Operation::Receive, link));
+        true
     }
 
     /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
@@ -342,8 +355,7 @@ impl Uring {
             {
                 if let Some(state) = self.state(link) {
                     state.flags.clear(Flags::STARVED);
-                    self.arm_receive(link, true);
-                    budget -= 1;
+                    budget -= usize::from(self.arm_receive(link, true));
                 }
             }
         }
@@ -431,9 +443,10 @@ impl Uring {
         let error = match usize::try_from(entry.result()) {
             Ok(count) => {
                 batch.advance(count);
-                if !batch.is_empty() && !closing && count > 0 {
+                let remaining = batch.len();
+                if remaining > 0 && !closing && count > 0 {
                     self.submit_send(link);
-                    return None;
+                    return Some(Completion::SentPart { link, remaining });
                 }
                 (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
             }
@@ -666,6 +679,9 @@ impl Driver for Uring {
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
+        if let Some(error) = self.accept_errors.pop_front() {
+            return Some(Completion::AcceptFailed { error });
+        }
         while let Some((bank, entry)) = self.completions.pop_front() {
             let completion = self.translate(bank, &entry);
             if completion.is_some() {

@@ -93,7 +93,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "BYTES", default_value = "16KiB", env = "RINGWAVE_MAX_HEAD")]
     max_head: ByteSize,
 
-    /// Most bytes queued for one session; with more it ends at once. At 1/16 of it nothing more is read from the session
+    /// Most bytes that wait for one session behind a send in flight; with more it ends at once. At 1/16 of it nothing more is read from the session
     #[arg(long, value_name = "BYTES", default_value = "16MiB", env = "RINGWAVE_SEND_QUEUE")]
     send_queue: ByteSize,
 
@@ -117,7 +117,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "DURATION", default_value = "5s", value_parser = duration, env = "RINGWAVE_CLOSE_TIMEOUT")]
     close_timeout: Duration,
 
-    /// End connections that take nothing of what they were sent for this long
+    /// End connections that take neither 256 KiB nor all of what is queued for them in this time
     #[arg(long, value_name = "DURATION", default_value = "30s", value_parser = duration, env = "RINGWAVE_STALL_TIMEOUT")]
     stall_timeout: Duration,
 

@@ -14,6 +14,19 @@ const ACCEPT_GUID: &[u8] = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11";
 /// Characters of a key: 16 bytes in base64.
 const KEY_CHARS: usize = 24;
 
+/// The lines of a 101 that the handshake itself writes, or that would change what it says.
+const OWN_HEADERS: [&str; 9] = [
+    "upgrade",
+    "connection",
+    "content-length",
+    "transfer-encoding",
+    "sec-websocket-accept",
+    "sec-websocket-extensions",
+    "sec-websocket-key",
+    "sec-websocket-protocol",
+    "sec-websocket-version",
+];
+
 /// A request that asks for a WebSocket and may have one.
 #[derive(Clone, Copy, Debug)]
 pub struct UpgradeRequest<'a> {
@@ -77,12 +90,15 @@ impl<'a> UpgradeRequest<'a> {
             .all("sec-websocket-protocol")
             .flat_map(|value| value.split(|byte| *byte == b','))
             .map(<[u8]>::trim_ascii)
+            // RFC 9110 §5.6.1.2: empty elements of a list are ignored.
+            .filter(|protocol| !protocol.is_empty())
     }
 
     /// Appends the answer that opens the WebSocket.
     ///
     /// # Errors
-    /// A subprotocol that the client did not offer, or a header line that must not be written. Nothing is appended.
+    /// A subprotocol that the client did not offer, a header line that is the handshake's own, or one that must not be
+    /// written. Nothing is appended.
     pub fn encode_accept(
         &self,
         protocol: Option<&str>,
@@ -113,6 +129,9 @@ impl<'a> UpgradeRequest<'a> {
             encode_header("Sec-WebSocket-Protocol", protocol.as_bytes(), out)?;
         }
         for (name, value) in headers {
+            if OWN_HEADERS.iter().any(|own| name.eq_ignore_ascii_case(own)) {
+                return Err(HeaderInvalid);
+            }
             encode_header(name, value.as_bytes(), out)?;
         }
         out.extend_from_slice(b"\r\n");
@@ -317,10 +336,10 @@ mod tests {
             (request(end, "\r\nContent-Length: 0\r\n\r\n"), Err(400)),
             (request(end, "\r\nTransfer-Encoding: chunked\r\n\r\n"), Err(400)),
             (request(end, "\r\nSec-WebSocket-Protocol: a, b\r\nSec-WebSocket-Protocol: c\r\n\r\n"), Ok(true)),
-            (request(end, "\r\nSec-WebSocket-Protocol: a,, b\r\n\r\n"), Err(400)),
+            (request(end, "\r\nSec-WebSocket-Protocol: a,, b,\r\n\r\n"), Ok(true)),
             (request(end, "\r\nSec-WebSocket-Protocol: a b\r\n\r\n"), Err(400)),
             (request(end, "\r\nSec-WebSocket-Protocol: \"a\"\r\n\r\n"), Err(400)),
-            (request(end, "\r\nSec-WebSocket-Protocol:\r\n\r\n"), Err(400)),
+            (request(end, "\r\nSec-WebSocket-Protocol:\r\n\r\n"), Ok(true)),
             (request(end, "\r\nSec-WebSocket-Extensions: permessage-deflate; ;,,\r\n\r\n"), Ok(true)),
             (request("Host: server.example.com\r\n", ""), Err(400)),
         ];
@@ -381,27 +400,30 @@ mod tests {
         let request = Request::parse(&wire).expect("sound");
         assert_eq!((request.target(), request.header("origin")), ("/p?q", Some("null")));
         let upgrade = UpgradeRequest::of(&request).expect("allowed").expect("an upgrade");
-        let answer = |protocol, headers: &[(String, String)]| {
+        let answer = |protocol| {
             let mut out = Vec::new();
-            upgrade.encode_accept(protocol, headers, &mut out).expect("sound");
+            upgrade.encode_accept(protocol, &[], &mut out).expect("sound");
             out
+        };
+        let forged = |line: &str| {
+            assert!(upgrade.encode_accept(None, &[(line.to_owned(), "x".to_owned())], &mut Vec::new()).is_err());
+            let head = String::from_utf8(answer(None)).expect("ASCII");
+            head.replace("\r\n\r\n", &format!("\r\n{line}: x\r\n\r\n"))
         };
         let check = |head: &[u8]| {
             let head = ResponseHead::parse(head)?;
             expected.check(&head).map(|protocol| protocol.map(str::to_owned))
         };
-        assert_eq!(check(&answer(None, &[])), Ok(None));
-        assert_eq!(check(&answer(Some("b"), &[])), Ok(Some("b".to_owned())));
-        let extra = |name: &str, value: &str| [(name.to_owned(), value.to_owned())];
-        assert_eq!(check(&answer(None, &extra("Sec-WebSocket-Protocol", "c"))), Err(ResponseError::ProtocolNotOffered));
-        assert_eq!(
-            check(&answer(None, &extra("Sec-WebSocket-Extensions", "permessage-deflate"))),
-            Err(ResponseError::ExtensionNotOffered)
-        );
+        assert_eq!(check(&answer(None)), Ok(None));
+        assert_eq!(check(&answer(Some("b"))), Ok(Some("b".to_owned())));
+        let protocol = forged("Sec-WebSocket-Protocol");
+        assert_eq!(check(protocol.as_bytes()), Err(ResponseError::ProtocolNotOffered));
+        let extension = forged("Sec-WebSocket-Extensions");
+        assert_eq!(check(extension.as_bytes()), Err(ResponseError::ExtensionNotOffered));
         assert_eq!(check(b"HTTP/1.1 404 No\r\n\r\n"), Err(ResponseError::Status(404)));
         assert_eq!(check(b"HTTP/1.1 101 X\r\nUpgrade: websocket\r\n\r\n"), Err(ResponseError::NotUpgraded));
-        let forged = String::from_utf8(answer(None, &[])).expect("ASCII").replace("Accept: ", "Accept: x");
-        assert_eq!(check(forged.as_bytes()), Err(ResponseError::AcceptMismatch));
+        let mismatch = String::from_utf8(answer(None)).expect("ASCII").replace("Accept: ", "Accept: x");
+        assert_eq!(check(mismatch.as_bytes()), Err(ResponseError::AcceptMismatch));
         assert!(matches!(check(b"HTTP/1.0 101 X\r\n\r\n"), Err(ResponseError::Malformed(_))));
         for target in ["p", "/a b", "/a\r\nX: y"] {
             assert!(ClientRequest { target, ..ask }.encode(&mut Vec::new()).is_err());

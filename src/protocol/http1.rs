@@ -395,7 +395,8 @@ impl Response {
         Self { status, headers: Vec::new(), body: Bytes::new() }
     }
 
-    /// Adds a header line. A name or value that must not stand in a head turns the whole answer into a 500.
+    /// Adds a header line. A name or value that must not stand in a head, and the lines that say where the body ends,
+    /// turn the whole answer into a 500.
     #[must_use]
     pub fn header(mut self, name: impl Into<String>, value: impl Into<String>) -> Self {
         self.headers.push((name.into(), value.into()));
@@ -420,6 +421,12 @@ impl Response {
         self.status
     }
 
+    /// Whether a header line of the answer ends the connection.
+    pub(crate) fn closes(&self) -> bool {
+        let is_close = |value: &str| value.split(',').any(|token| token.trim().eq_ignore_ascii_case("close"));
+        self.headers.iter().any(|(name, value)| name.eq_ignore_ascii_case("connection") && is_close(value))
+    }
+
     /// The body.
     pub const fn body_bytes(&self) -> &Bytes {
         &self.body
@@ -440,9 +447,13 @@ impl Response {
     fn try_encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Result<(), HeaderInvalid> {
         out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status)).as_bytes());
         for (name, value) in &self.headers {
+            // Where the body ends is said once, by us.
+            if ["content-length", "transfer-encoding"].iter().any(|framing| name.eq_ignore_ascii_case(framing)) {
+                return Err(HeaderInvalid);
+            }
             encode_header(name, value.as_bytes(), out)?;
         }
-        if !keep_alive && !self.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("connection")) {
+        if !keep_alive && !self.closes() {
             encode_header("Connection", b"close", out)?;
         }
         // RFC 9110 §8.6: none in a 204; RFC 9110 §15.4.5: 304 has no body either.
@@ -693,6 +704,20 @@ mod tests {
             assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
             assert!(!text.contains(value) && !text.contains("X-Echo"));
         }
+    }
+
+    #[test]
+    fn an_answer_says_once_where_it_ends() {
+        for name in ["Content-Length", "transfer-encoding"] {
+            let mut out = Vec::new();
+            Response::new(200).header(name, "0").text("x").encode(false, true, &mut out);
+            assert!(out.starts_with(b"HTTP/1.1 500 "));
+        }
+        let mut out = Vec::new();
+        Response::new(200).header("Connection", "X").encode(false, false, &mut out);
+        assert!(out.ends_with(b"\r\nConnection: X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
+        assert!(Response::new(200).header("connection", "x, Close").closes());
+        assert!(!Response::new(200).header("Connection", "Upgrade").closes());
     }
 
     #[test]

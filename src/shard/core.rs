@@ -150,9 +150,11 @@ impl<T> Core<T> {
         if state.stage != Stage::Open || state.encoder.check_message_start().is_err() {
             return SendOutcome::Closed;
         }
-        let buffered = state.buffered_bytes();
-        // An empty queue takes any message: a limit must not make a legal message unsendable.
-        if buffered > 0 && buffered + bytes > self.settings.send_queue_bytes_max {
+        // What waits behind a send in flight: an empty queue takes any message (a limit must not make a legal message
+        // unsendable), and what gathers before anything is in flight says nothing of how fast the peer reads.
+        let waiting = state.pending.as_ref().map_or(0, |batch| batch.len());
+        let behind = state.flags.has(Flags::SENDING) && waiting > 0;
+        if behind && waiting + bytes > self.settings.send_queue_bytes_max {
             self.doomed.push((key, CloseCause::SlowConsumer));
             self.counters().messages_dropped.add(1);
             return SendOutcome::Dropped;
@@ -237,7 +239,6 @@ impl<T> Core<T> {
 
     fn unsubscribe_slot(&mut self, key: Key, slot: usize) -> bool {
         let Some(state) = self.sessions.get_mut(key) else { return false };
-        // The list is taken out for a moment: the session to correct may be this very one.
         let Some(mut list) = state.subscriptions.take() else { return false };
         let moved = self.topics.unsubscribe(slot, &mut list);
         state.subscriptions = (!list.is_empty()).then_some(list);
@@ -284,7 +285,8 @@ impl<T> Core<T> {
     // Posts
 
     fn post(&mut self, shard: u16, post: Post) {
-        let outbox = &mut self.outboxes[usize::from(shard)];
+        // A key of another server may name a shard that this one has not.
+        let Some(outbox) = self.outboxes.get_mut(usize::from(shard)) else { return };
         if outbox.len() < OUTBOX_POSTS_MAX {
             outbox.push_back(post);
         } else {
@@ -319,7 +321,12 @@ impl<T> Core<T> {
     /// Puts a session's next deadline into the wheel, unless an earlier look is planned already.
     pub(super) fn arm_timer(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        let Some(due) = next_deadline(state, &self.settings) else { return };
+        // A look at least every stall_timeout: whether something is queued then and not taken is seen only there.
+        let look = self.now.plus(Tick::count(self.settings.stall_timeout).max(1));
+        let due = match next_deadline(state, &self.settings) {
+            Some(due) if look.reached(due) => due,
+            _ => look,
+        };
         let planned = state.flags.has(Flags::TIMED) && due.reached(state.timer_at);
         if planned {
             return;
@@ -338,6 +345,10 @@ impl<T> Core<T> {
 /// When a session must be looked at: the earliest of its stage's deadlines.
 pub(super) fn next_deadline<T>(state: &SessionState<T>, settings: &ShardSettings) -> Option<Tick> {
     let after = |from: Tick, duration| from.plus(Tick::count(duration).max(1));
+    if !state.is_flushed() {
+        // Nothing else runs while the peer is still being sent to.
+        return Some(after(state.last_alive, settings.stall_timeout));
+    }
     match state.stage {
         Stage::Head => Some(after(state.since, settings.handshake_timeout)),
         Stage::Closing | Stage::Finishing | Stage::FinishingLong => Some(after(state.since, settings.close_timeout)),
@@ -347,7 +358,7 @@ pub(super) fn next_deadline<T>(state: &SessionState<T>, settings: &ShardSettings
             let alive = if state.flags.has(Flags::PINGED) {
                 Some(after(state.since, settings.pong_timeout))
             } else {
-                settings.ping_interval.map(|interval| after(state.last_received, interval))
+                settings.ping_interval.map(|interval| after(state.last_alive, interval))
             };
             match (idle, alive) {
                 (Some(idle), Some(alive)) => Some(if alive.reached(idle) { idle } else { alive }),

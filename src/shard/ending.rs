@@ -104,19 +104,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
         state.flags.set(Flags::TIMED, false);
         match next_deadline(state, &self.core.settings) {
-            None => {}
-            Some(due) if !now.reached(due) => self.core.arm_timer(key),
-            Some(_) => self.on_deadline(key),
+            Some(due) if now.reached(due) => self.on_deadline(key),
+            _ => self.core.arm_timer(key),
         }
     }
 
     fn on_deadline(&mut self, key: Key) {
-        let now = self.core.now;
-        let Some(state) = self.core.sessions.get_mut(key) else { return };
-        if state.stage != Stage::Open && !state.is_flushed() {
-            // It still takes what it is sent, or `stall_timeout` ends it: its own time begins when it has all.
-            state.since = now;
-            self.core.arm_timer(key);
+        let Some(state) = self.core.sessions.get(key) else { return };
+        if !state.is_flushed() {
+            self.end(key, &CloseCause::Stalled);
             return;
         }
         match state.stage {
@@ -143,11 +139,6 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             self.core.close_for(key, &CloseCause::IdleTimeout);
             // Over for the application; the handshake of closing goes on.
             self.report_close(key, &CloseCause::IdleTimeout);
-        } else if state.flags.has(Flags::RECEIVE_PAUSED) {
-            // It is we who do not listen: that it says nothing proves nothing.
-            state.last_received = now;
-            state.flags.set(Flags::PINGED, false);
-            self.core.arm_timer(key);
         } else if state.flags.has(Flags::PINGED) {
             self.end(key, &CloseCause::PongTimeout);
         } else {
@@ -170,6 +161,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             match self.core.sessions.get(key).map(|state| state.stage) {
                 Some(Stage::Open) => self.core.close_for(key, &CloseCause::Shutdown),
                 Some(Stage::Head) => self.finish(key, Stage::Finishing, &CloseCause::Shutdown),
+                // Our last bytes have been out for a while: the end does not wait for what strangers still send.
+                Some(Stage::Lingering) => self.end(key, &CloseCause::Closed),
                 _ => {}
             }
         }

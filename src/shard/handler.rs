@@ -127,6 +127,8 @@ pub enum CloseCause {
     PongTimeout,
     /// The peer did not answer our close frame within `close_timeout`.
     CloseTimeout,
+    /// The peer took too little of what was queued for it within `stall_timeout`.
+    Stalled,
     /// More than `send_queue_bytes_max` were queued.
     SlowConsumer,
     /// The shard ended before the session did.
@@ -146,6 +148,7 @@ impl fmt::Display for CloseCause {
             Self::IdleTimeout => f.write_str("idle for too long"),
             Self::PongTimeout => f.write_str("the peer does not answer pings"),
             Self::CloseTimeout => f.write_str("the peer does not answer our close"),
+            Self::Stalled => f.write_str("the peer takes nothing"),
             Self::SlowConsumer => f.write_str("the peer reads too slowly"),
             Self::Shutdown => f.write_str("the server shut down"),
         }

@@ -13,11 +13,11 @@ use crate::protocol::message::{Message, Prepared};
 use crossbeam_queue::ArrayQueue;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
 use std::time::Duration;
 
-/// A session of a server: its shard and its key there. It names one session for ever; a session that has ended is
-/// not confused with its successor.
+/// A session of a server: its shard and its key there. A session that has ended is not confused with a successor, of
+/// which 16 million in the same slot are told apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct SessionKey {
     pub(super) shard: u16,
@@ -36,7 +36,6 @@ pub(super) enum Post {
     Publish { topic: Arc<str>, message: Prepared },
     Send { session: Key, message: Prepared },
     Close { session: Key, code: CloseCode, reason: Box<str> },
-    Shutdown { deadline: Duration },
 }
 
 /// One shard's end of the mail.
@@ -44,6 +43,8 @@ pub(super) enum Post {
 pub(super) struct Mailbox {
     posts: ArrayQueue<Post>,
     sleeping: AtomicBool,
+    /// Nanoseconds that the shard was told to end within, plus one; 0 while it was not. Not a post: it must get through.
+    shutdown: AtomicU64,
     /// The shard has ended: nobody will take anything.
     ended: AtomicBool,
     waker: Waker,
@@ -55,15 +56,17 @@ impl Mailbox {
         Self {
             posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
             sleeping: AtomicBool::new(false),
+            shutdown: AtomicU64::new(0),
             ended: AtomicBool::new(false),
             waker,
             counters: Counters::default(),
         }
     }
 
-    /// Puts a post in; gives it back if the mailbox is full. [`Mailbox::ring`] must follow.
+    /// Puts a post in; gives it back if the mailbox is full. [`Mailbox::ring`] must follow. A shard that has ended has
+    /// no sessions: what is posted to it is for nobody.
     pub(super) fn put(&self, post: Post) -> Result<(), Post> {
-        self.posts.push(post)
+        if self.ended.load(Ordering::Relaxed) { Ok(()) } else { self.posts.push(post) }
     }
 
     /// Wakes the shard if it sleeps.
@@ -78,7 +81,7 @@ impl Mailbox {
     pub(super) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.posts.is_empty()
+        self.posts.is_empty() && self.shutdown.load(Ordering::SeqCst) == 0
     }
 
     /// The owner's: it has waited.
@@ -86,9 +89,9 @@ impl Mailbox {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// The owner's: it takes nothing any more.
-    pub(super) fn end(&self) {
-        self.ended.store(true, Ordering::SeqCst);
+    /// The owner's: the deadline it was told to end within, once.
+    pub(super) fn take_shutdown(&self) -> Option<Duration> {
+        self.shutdown.swap(0, Ordering::SeqCst).checked_sub(1).map(Duration::from_nanos)
     }
 
     /// The owner's: the next post.
@@ -109,6 +112,13 @@ impl Mailboxes {
 
     pub(super) fn of(&self, shard: u16) -> &Mailbox {
         &self.0[usize::from(shard)]
+    }
+
+    /// Says that a shard has ended, however it did: nobody is to wait for its mailbox.
+    pub fn end(&self, shard: u16) {
+        if let Some(mailbox) = self.0.get(usize::from(shard)) {
+            mailbox.ended.store(true, Ordering::SeqCst);
+        }
     }
 
     pub(super) fn count(&self) -> u16 {
@@ -164,22 +174,22 @@ impl Handle {
     /// Sends a message to one session.
     pub fn send<'a>(&self, session: SessionKey, message: impl Into<Message<'a>>) -> Result<(), MailboxFull> {
         let message = Prepared::new(message);
-        Self::post(self.mailboxes.of(session.shard), Post::Send { session: session.key, message })
+        self.post_to(session, Post::Send { session: session.key, message })
     }
 
     /// Closes one session with this code and reason.
     pub fn close(&self, session: SessionKey, code: CloseCode, reason: &str) -> Result<(), MailboxFull> {
         let post = Post::Close { session: session.key, code, reason: reason.into() };
-        Self::post(self.mailboxes.of(session.shard), post)
+        self.post_to(session, post)
     }
 
     /// Ends the server in order: no more connections, close frames with 1001, and the end of each shard once its
-    /// sessions are gone, or `deadline` from now. Waits while a mailbox is full.
+    /// sessions are gone, or `deadline` from now. The first call counts.
     pub fn shutdown(&self, deadline: Duration) {
+        let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
         for mailbox in &*self.mailboxes.0 {
-            while !mailbox.ended.load(Ordering::SeqCst) && Self::post(mailbox, Post::Shutdown { deadline }).is_err() {
-                std::thread::yield_now();
-            }
+            mailbox.shutdown.store(nanos, Ordering::SeqCst);
+            mailbox.ring();
         }
     }
 
@@ -192,9 +202,39 @@ impl Handle {
         all
     }
 
+    /// A key of another server may name a shard that this one has not: nobody is there.
+    fn post_to(&self, session: SessionKey, post: Post) -> Result<(), MailboxFull> {
+        self.mailboxes.0.get(usize::from(session.shard)).map_or(Ok(()), |mailbox| Self::post(mailbox, post))
+    }
+
     fn post(mailbox: &Mailbox, post: Post) -> Result<(), MailboxFull> {
         let put = mailbox.put(post);
         mailbox.ring();
         put.map_err(|_| MailboxFull)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::driver::{Driver, Uring, UringConfig};
+
+    #[test]
+    fn a_full_mailbox_says_so_and_still_takes_the_end() {
+        let driver = Uring::new(UringConfig::default()).expect("io_uring is allowed here");
+        let mailboxes = Mailboxes::new([driver.waker()]);
+        let handle = Handle::new(mailboxes.clone());
+        for _ in 0..MAILBOX_POSTS_MAX {
+            assert_eq!(handle.publish("news", "x"), Ok(()));
+        }
+        assert_eq!(handle.publish("news", "x"), Err(MailboxFull));
+        handle.shutdown(Duration::from_secs(3));
+        assert!(!mailboxes.of(0).fall_asleep());
+        assert_eq!(mailboxes.of(0).take_shutdown(), Some(Duration::from_secs(3)));
+        assert_eq!(mailboxes.of(0).take_shutdown(), None);
+        let foreign = SessionKey { shard: 9, key: Key::new(0, 0) };
+        assert_eq!(handle.send(foreign, "x"), Ok(()));
+        mailboxes.end(0);
+        assert_eq!(handle.publish("news", "x"), Ok(()));
     }
 }

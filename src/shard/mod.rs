@@ -48,18 +48,6 @@ pub struct Shard<D, H: Handler> {
     posts_left: bool,
 }
 
-/// However a shard ends, by a panic too: nobody waits for its mailbox any more.
-struct EndedOnDrop<'a> {
-    mailboxes: &'a Mailboxes,
-    shard: u16,
-}
-
-impl Drop for EndedOnDrop<'_> {
-    fn drop(&mut self) {
-        self.mailboxes.of(self.shard).end();
-    }
-}
-
 impl<D: Driver, H: Handler> Shard<D, H> {
     /// A shard that accepts from `listener`. `number` is its place in `mailboxes`.
     pub fn new(
@@ -82,14 +70,13 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     /// # Errors
     /// The kernel refuses the wait itself.
     pub fn run(mut self) -> io::Result<()> {
-        let mailboxes = self.core.mailboxes.clone();
-        let _ended = EndedOnDrop { mailboxes: &mailboxes, shard: self.core.shard };
-        while !self.has_ended() {
-            self.turn(None)?;
+        let mut verdict = Ok(());
+        while verdict.is_ok() && !self.has_ended() {
+            verdict = self.turn(None);
         }
         self.end_all();
         self.core.deliver_posts();
-        Ok(())
+        verdict
     }
 
     /// Whether the shard was told to end and nothing is left, or its deadline has passed.
@@ -135,6 +122,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         match completion {
             Completion::Received { link, buffer } => self.on_received(link, buffer),
             Completion::Sent { link, batch, error } => self.on_sent(link, batch, error.as_ref()),
+            Completion::SentPart { link, remaining } => self.on_sent_part(link, remaining),
             Completion::Accepted { link } => self.on_accepted(link),
             Completion::ReceiveEnded { link, error } => self.on_receive_ended(link, error.as_ref()),
             Completion::Closed { link } => {
@@ -170,8 +158,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         for _ in 0..POSTS_PER_TURN_MAX {
             match self.core.mailboxes.of(self.core.shard).take() {
                 Some(post) => self.on_post(post),
-                None => break,
+                None => return self.take_shutdown(),
             }
+        }
+    }
+
+    /// After the posts: what was posted before the end is delivered before it.
+    fn take_shutdown(&mut self) {
+        if let Some(deadline) = self.core.mailboxes.of(self.core.shard).take_shutdown() {
+            self.begin_shutdown(deadline);
         }
     }
 
@@ -186,7 +181,6 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Post::Close { session, code, reason } => {
                 self.core.close_with(session, code, &reason);
             }
-            Post::Shutdown { deadline } => self.begin_shutdown(deadline),
         }
     }
 
@@ -239,6 +233,23 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if more && !state.flags.set(Flags::DIRTY, true) {
             self.core.dirty.push(link);
         }
+        state.last_alive = self.core.now;
+        // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our close)
+        // begins now.
+        let begins = state.is_flushed() && (state.stage != Stage::Open || state.flags.has(Flags::PINGED));
+        if begins {
+            state.since = self.core.now;
+            self.core.arm_timer(link);
+        }
+        self.core.counters().bytes_sent.add(u64::from(sent));
+        self.resume_if_low(link);
+    }
+
+    fn on_sent_part(&mut self, link: Link, remaining: usize) {
+        let Some(state) = self.core.sessions.get_mut(link) else { return };
+        state.last_alive = self.core.now;
+        let before = std::mem::replace(&mut state.in_flight, u32::try_from(remaining).unwrap_or(u32::MAX));
+        let sent = before.saturating_sub(state.in_flight);
         self.core.counters().bytes_sent.add(u64::from(sent));
         self.resume_if_low(link);
     }
@@ -257,7 +268,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let low = state.buffered_bytes() <= self.core.settings.low_water_bytes;
         if low && state.flags.has(Flags::RECEIVE_PAUSED) {
             state.flags.set(Flags::RECEIVE_PAUSED, false);
-            state.last_received = self.core.now;
+            state.last_alive = self.core.now;
             self.driver.recv_start(key);
         }
     }

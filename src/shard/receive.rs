@@ -21,10 +21,8 @@ enum Next {
     Frames,
     /// Another request may follow.
     Request,
-    /// The connection ends when the answer is out.
+    /// The connection ends when the answer is out. The client may be sending more already.
     End,
-    /// The same for an upgrade: its client may be sending frames already.
-    Refused,
 }
 
 /// How reading a buffer ended, where that ends the session.
@@ -32,10 +30,8 @@ enum Next {
 enum Ending {
     /// The peer's close frame has been answered, or answered ours.
     Closed(CloseCause),
-    /// An answer with `Connection: close` is queued; whether bytes are left that nobody reads, or may come.
-    Answered {
-        unread: bool,
-    },
+    /// An answer with `Connection: close` is queued.
+    Answered,
     Failed(Failure),
 }
 
@@ -43,7 +39,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn on_received(&mut self, link: Link, buffer: Buffer) {
         self.core.counters().bytes_received.add(buffer.len() as u64);
         if let Some(state) = self.core.sessions.get_mut(link) {
-            state.last_received = self.core.now;
+            state.last_alive = self.core.now;
             let answers_ping = state.stage == Stage::Open && state.flags.set(Flags::PINGED, false);
             if state.stage <= Stage::Closing {
                 // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
@@ -98,10 +94,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                         handler.on_open(&mut Session::new(core, link));
                     }
                     Next::Request => events.accept_next_request(),
-                    next @ (Next::End | Next::Refused) => {
-                        let unread = next == Next::Refused || events.unread() > 0;
+                    Next::End => {
                         events.end();
-                        return Some(Ending::Answered { unread });
+                        return Some(Ending::Answered);
                     }
                 },
                 Event::ContinueExpected => {
@@ -118,10 +113,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn on_ending(&mut self, link: Link, ending: Ending) {
         match ending {
             Ending::Closed(cause) => self.finish(link, Stage::Finishing, &cause),
-            Ending::Answered { unread } => {
-                let stage = if unread { Stage::FinishingLong } else { Stage::Finishing };
-                self.finish(link, stage, &CloseCause::Closed);
-            }
+            Ending::Answered => self.finish(link, Stage::FinishingLong, &CloseCause::Closed),
             Ending::Failed(Failure::Frame(error)) => {
                 self.core.close(link, Some(CloseFrame { code: error.close_code(), reason: error.rule() }));
                 self.finish(link, Stage::FinishingLong, &CloseCause::Protocol(error));
@@ -142,13 +134,13 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
         Ok(None) => {
             let response = handler.on_request(&mut Context::new(core), request);
             // RFC 9112 §9.3.2: a client that pipelines takes an end before all is answered.
-            let keep_alive = request.keeps_alive() && core.takes_more(link);
+            let keep_alive = request.keeps_alive() && !response.closes() && core.takes_more(link);
             core.answer(link, &response, request.method() == "HEAD", keep_alive);
             return if keep_alive { Next::Request } else { Next::End };
         }
         Err(error) => {
             core.answer(link, &error.into(), false, false);
-            return Next::Refused;
+            return Next::End;
         }
     };
     let response = match handler.on_upgrade(&mut Context::new(core), &upgrade).verdict {
@@ -167,7 +159,7 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
         }
     };
     core.answer(link, &response, false, false);
-    Next::Refused
+    Next::End
 }
 
 impl<T> Core<T> {

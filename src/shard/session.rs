@@ -65,8 +65,8 @@ pub(super) struct SessionState<T> {
     pub(super) in_flight: u32,
     /// When the stage, or the ping that is out, began.
     pub(super) since: Tick,
-    /// When bytes came last.
-    pub(super) last_received: Tick,
+    /// When the peer last showed that it is there: bytes came, or bytes for it were taken.
+    pub(super) last_alive: Tick,
     /// When a message came or went last.
     pub(super) last_message: Tick,
     /// When the wheel will look at this session.
@@ -89,7 +89,7 @@ impl<T> SessionState<T> {
             subscriptions: None,
             in_flight: 0,
             since: now,
-            last_received: now,
+            last_alive: now,
             last_message: now,
             timer_at: now,
             stage: Stage::Head,

@@ -20,10 +20,12 @@ pub struct ShardSettings {
     pub pong_timeout: Duration,
     /// From our close frame to the peer's, once it has been sent.
     pub close_timeout: Duration,
-    /// A peer that takes nothing of what it was sent for this long is gone, whether it is unreachable or does not read.
-    /// One that reads slowly is not. At least 1 ms.
+    /// A session ends when bytes are queued for it and its peer takes neither 256 KiB of them nor all for this long: it
+    /// is unreachable or does not read. Found at most twice this long after. While bytes are queued, no other deadline
+    /// runs. At least 1 ms.
     pub stall_timeout: Duration,
-    /// Bytes queued for one session at most; with more it ends. An empty queue takes one message of any length.
+    /// Bytes that wait for one session behind a send in flight, at most; with more it ends. An empty queue takes one
+    /// message of any length.
     pub send_queue_bytes_max: usize,
     /// With this many bytes queued for a session, nothing more is received from it …
     pub high_water_bytes: usize,

@@ -1,7 +1,7 @@
 //! Topics and messages from elsewhere: within a shard, across shards, from other threads.
 
 use crate::support::{Client, Ended, Event, Received, TestServer, eventually};
-use ringwave::{CloseCause, CloseCode, MailboxFull, Prepared};
+use ringwave::{CloseCause, CloseCode, Prepared};
 use std::sync::Barrier;
 
 #[test]
@@ -202,12 +202,12 @@ fn a_key_names_one_session_for_ever() {
 }
 
 #[test]
-fn a_full_mailbox_says_so_and_an_ended_server_swallows() {
+fn an_ended_server_swallows_what_is_posted() {
     let (server, _events) = TestServer::desk(|_| {});
     let handle = server.handle();
     server.end(std::time::Duration::ZERO).expect("it ends");
-    // Nobody takes anything any more: at some point there is no room, and it is told, not waited for.
-    let full = (0..100_000).any(|_| handle.publish("news", "x") == Err(MailboxFull));
-    assert!(full);
+    for _ in 0..100_000 {
+        handle.publish("news", "x").expect("nobody is there to be behind");
+    }
     handle.shutdown(std::time::Duration::ZERO);
 }

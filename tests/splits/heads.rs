@@ -92,11 +92,7 @@ fn sound_request_streams() -> Vec<Stream> {
             behind(&UPGRADE.replace("GET", "POST")),
             vec!["request POST /chat refused 405"],
         ),
-        (
-            "an upgrade with a body",
-            behind(&UPGRADE.replace("Host", "Content-Length: 2\r\nHost")),
-            vec!["failed 400"],
-        ),
+        ("an upgrade with a body", behind(&UPGRADE.replace("Host", "Content-Length: 2\r\nHost")), vec!["failed 400"]),
         ("half a head", UPGRADE[..100].into(), vec!["unfinished"]),
         ("half a body", post[..post.len() - 5].into(), vec!["unfinished"]),
         ("half an empty line", "\r".into(), vec!["unfinished"]),
