@@ -2,6 +2,7 @@
 //!
 //! Whatever is done here takes effect at the turn's end: queues become submissions, posts leave for other shards.
 
+use super::deadline::Deadlines;
 use super::handler::CloseCause;
 use super::mailbox::{Mailboxes, Post, SessionKey};
 use super::session::{Flags, SessionState, Stage};
@@ -60,6 +61,7 @@ impl std::error::Error for SubscribeError {}
 pub(super) struct Core<T> {
     pub(super) shard: u16,
     pub(super) settings: ShardSettings,
+    pub(super) deadlines: Deadlines,
     pub(super) sessions: Table<SessionState<T>>,
     pub(super) topics: Topics,
     pub(super) mailboxes: Mailboxes,
@@ -79,6 +81,7 @@ impl<T> Core<T> {
     pub(super) fn new(shard: u16, settings: ShardSettings, mailboxes: Mailboxes) -> Self {
         Self {
             shard,
+            deadlines: Deadlines::new(&settings),
             settings,
             sessions: Table::default(),
             topics: Topics::default(),
@@ -321,9 +324,8 @@ impl<T> Core<T> {
     /// Puts a session's next deadline into the wheel, unless an earlier look is planned already.
     pub(super) fn arm_timer(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        // A look at least every stall_timeout: whether something is queued then and not taken is seen only there.
-        let look = self.now.plus(Tick::count(self.settings.stall_timeout).max(1));
-        let due = match next_deadline(state, &self.settings) {
+        let look = self.deadlines.look_at(self.now);
+        let due = match self.deadlines.next(state) {
             Some(due) if look.reached(due) => due,
             _ => look,
         };
@@ -339,31 +341,5 @@ impl<T> Core<T> {
     /// Says goodbye with a code of our own, when a session is over for a reason of ours.
     pub(super) fn close_with(&mut self, key: Key, code: CloseCode, reason: &str) -> bool {
         self.close(key, Some(CloseFrame { code, reason }))
-    }
-}
-
-/// When a session must be looked at: the earliest of its stage's deadlines.
-pub(super) fn next_deadline<T>(state: &SessionState<T>, settings: &ShardSettings) -> Option<Tick> {
-    let after = |from: Tick, duration| from.plus(Tick::count(duration).max(1));
-    if !state.is_flushed() {
-        // Nothing else runs while the peer is still being sent to.
-        return Some(after(state.last_alive, settings.stall_timeout));
-    }
-    match state.stage {
-        Stage::Head => Some(after(state.since, settings.handshake_timeout)),
-        Stage::Closing | Stage::Finishing | Stage::FinishingLong => Some(after(state.since, settings.close_timeout)),
-        Stage::Lingering => Some(after(state.since, crate::base::limits::LINGER)),
-        Stage::Open => {
-            let idle = settings.idle_timeout.map(|timeout| after(state.last_message, timeout));
-            let alive = if state.flags.has(Flags::PINGED) {
-                Some(after(state.since, settings.pong_timeout))
-            } else {
-                settings.ping_interval.map(|interval| after(state.last_alive, interval))
-            };
-            match (idle, alive) {
-                (Some(idle), Some(alive)) => Some(if alive.reached(idle) { idle } else { alive }),
-                (one, other) => one.or(other),
-            }
-        }
     }
 }

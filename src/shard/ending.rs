@@ -8,10 +8,8 @@
 
 use super::Shard;
 use super::context::Context;
-use super::core::next_deadline;
 use super::handler::{CloseCause, Handler};
 use super::session::{Flags, Stage};
-use crate::base::clock::Tick;
 use crate::base::key::Key;
 use crate::driver::{Driver, Link};
 use crate::protocol::http1::Response;
@@ -103,7 +101,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return;
         }
         state.flags.set(Flags::TIMED, false);
-        match next_deadline(state, &self.core.settings) {
+        match self.core.deadlines.next(state) {
             Some(due) if now.reached(due) => self.on_deadline(key),
             _ => self.core.arm_timer(key),
         }
@@ -132,9 +130,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     /// Idle for too long, silent after a ping, or silent for so long that a ping is due.
     fn on_open_deadline(&mut self, key: Key) {
         let now = self.core.now;
-        let settings = &self.core.settings;
         let Some(state) = self.core.sessions.get_mut(key) else { return };
-        let idle = settings.idle_timeout.is_some_and(|timeout| passed(now.since(state.last_message), timeout));
+        let idle = self.core.deadlines.idle_at(state).is_some_and(|at| now.reached(at));
         if idle {
             self.core.close_for(key, &CloseCause::IdleTimeout);
             // Over for the application; the handshake of closing goes on.
@@ -176,9 +173,4 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             }
         }
     }
-}
-
-/// Whether a timeout has passed, in ticks as the wheel counts them.
-fn passed(ticks: u32, timeout: Duration) -> bool {
-    ticks >= Tick::count(timeout).max(1)
 }

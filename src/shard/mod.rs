@@ -5,6 +5,7 @@
 
 mod context;
 mod core;
+mod deadline;
 mod ending;
 mod handler;
 mod mailbox;
@@ -236,9 +237,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         state.last_alive = self.core.now;
         // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our close)
         // begins now.
-        let begins = state.is_flushed() && (state.stage != Stage::Open || state.flags.has(Flags::PINGED));
-        if begins {
-            state.since = self.core.now;
+        if state.is_flushed() {
+            if state.stage != Stage::Open || state.flags.has(Flags::PINGED) {
+                state.since = self.core.now;
+            }
             self.core.arm_timer(link);
         }
         self.core.counters().bytes_sent.add(u64::from(sent));
