@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  owned   [ 22 bytes: frames | 131 bytes ]          one buffer, used again and again
-//!  parts     Owned(..22)  Shared(Bytes)  Owned(..153)
+//!  parts     Owned(0..22)  Shared(Bytes)  Owned(22..153)
 //! ```
 
 use crate::base::limits::{SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_SHARED_BYTES_MIN};
@@ -20,7 +20,7 @@ pub struct Batch {
 
 #[derive(Debug)]
 enum Part {
-    /// Bytes of `owned` from the end of the owned part before it up to here.
+    /// These bytes of `owned`.
     Owned {
         start: usize,
         end: usize,
