@@ -136,7 +136,7 @@ fn echo_everything<D: Driver>(mut driver: D, connections: usize, payload_len: us
     let address = listener.local_addr();
     driver.listen(listener);
     for tag in 0..connections {
-        driver.connect(address, tag as u64);
+        driver.connect(address, None, tag as u64);
     }
     let payload = (0..payload_len).map(|index| (index * 31 + index / 251) as u8).collect();
     let mut world = EchoWorld::new(driver, payload);
@@ -150,7 +150,7 @@ fn echo_everything<D: Driver>(mut driver: D, connections: usize, payload_len: us
     // What is armed on the listener holds it until its cancellation has come: within the next turns.
     for _ in 0..IDLE_TURNS_MAX {
         let closed = world.closed;
-        world.driver.connect(address, 7);
+        world.driver.connect(address, None, 7);
         world.run_until(|world| world.failed > 0 || world.closed > closed);
     }
     assert!(world.failed > 0, "the listener still accepts");
@@ -214,7 +214,7 @@ fn a_slot_is_used_again_under_another_generation() {
     driver.listen(listener);
     let mut links = Vec::new();
     for round in 0..3 {
-        driver.connect(address, round);
+        driver.connect(address, None, round);
         let mut closed = 0;
         while closed < 2 {
             driver.wait(Some(Duration::from_secs(10))).expect("the driver waits");
@@ -235,4 +235,58 @@ fn a_slot_is_used_again_under_another_generation() {
     for (earlier, later) in [(0, 1), (1, 2), (0, 2)] {
         assert_ne!(links[earlier], links[later], "a key names one tenant");
     }
+}
+
+#[test]
+fn a_reset_reaches_the_peer_as_one() {
+    let mut driver = uring(UringConfig::default());
+    let listener = listen_on("127.0.0.1:0".parse().expect("an address"), 1).expect("a port is free").remove(0);
+    let address = listener.local_addr();
+    driver.listen(listener);
+    driver.connect(address, None, 0);
+    let (mut seen, mut closed) = (None, 0);
+    while closed < 2 {
+        driver.wait(Some(Duration::from_secs(10))).expect("the driver waits");
+        while let Some(completion) = driver.next_completion() {
+            match completion {
+                Completion::Accepted { link } => driver.recv_start(link),
+                Completion::Connected { link, .. } => driver.reset(link),
+                Completion::ReceiveEnded { link, error } => {
+                    seen = error.map(|error| error.kind());
+                    driver.close(link);
+                }
+                Completion::Closed { .. } => closed += 1,
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(seen, Some(std::io::ErrorKind::ConnectionReset));
+}
+
+#[test]
+fn a_connection_comes_from_the_source_it_is_given() {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port is free");
+    let address = listener.local_addr().expect("it is bound");
+    let mut driver = uring(UringConfig::default());
+    let sources = ["127.0.0.7", "127.1.2.3"].map(|source| source.parse().expect("an address"));
+    for (tag, source) in sources.into_iter().enumerate() {
+        driver.connect(address, Some(source), tag as u64);
+    }
+    // 192.0.2.0/24 is nobody's (RFC 5737).
+    driver.connect(address, Some("192.0.2.1".parse().expect("an address")), 9);
+    let (mut connected, mut failed) = (0, None);
+    while connected < 2 || failed.is_none() {
+        driver.wait(Some(Duration::from_secs(10))).expect("the driver waits");
+        while let Some(completion) = driver.next_completion() {
+            match completion {
+                Completion::Connected { .. } => connected += 1,
+                Completion::ConnectFailed { tag: 9, error } => failed = Some(error.kind()),
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+    assert_eq!(failed, Some(std::io::ErrorKind::AddrNotAvailable));
+    let mut seen: Vec<std::net::IpAddr> = (0..2).map(|_| listener.accept().expect("it connected").1.ip()).collect();
+    seen.sort_unstable();
+    assert_eq!(seen, sources);
 }

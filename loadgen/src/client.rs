@@ -118,7 +118,7 @@ impl Client {
         let mut asked = 0;
         while self.connected < self.plan.connections {
             while asked < self.plan.connections && asked < self.connected + CONNECTS_IN_FLIGHT {
-                self.driver.connect(self.plan.url.destination(asked % self.plan.destinations)?, u64::from(asked));
+                self.driver.connect(self.plan.url.destination(asked % self.plan.destinations)?, None, u64::from(asked));
                 asked += 1;
             }
             self.turn()?;

@@ -31,8 +31,9 @@ const RECEIVE_MULTISHOT: u16 = 1 << 1;
 const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// Tries to make room in a full submission queue.
 const SUBMIT_TRIES_MAX: u32 = 1000;
-/// What `TCP_NODELAY` is set to on sockets that we connect; the kernel reads it while the command runs.
+/// What options are set to; the kernel reads it while the command runs.
 static ON: libc::c_int = 1;
+static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 
 /// The sizes of a bank.
 #[derive(Clone, Copy, Debug)]
@@ -211,18 +212,40 @@ impl Bank {
         self.push(entry, token);
     }
 
-    /// Sets TCP_NODELAY, then connects. The caller keeps the address where it is until the completion has come.
-    pub(super) fn connect(&mut self, slot: u32, address: &SockAddr, option: Token, connect: Token) {
-        let entry = opcode::SetSockOpt::new(
-            Fixed(slot),
-            libc::IPPROTO_TCP as u32,
-            libc::TCP_NODELAY as u32,
-            (&raw const ON).cast(),
-            size_of_val(&ON) as u32,
-        );
-        self.push(entry.build().flags(squeue::Flags::SKIP_SUCCESS), option);
-        let entry = opcode::Connect::new(Fixed(slot), address.as_ptr().cast(), address.len());
-        self.push(entry.build(), connect);
+    pub(super) fn set_no_delay(&mut self, slot: u32, token: Token) {
+        self.set_option(slot, libc::IPPROTO_TCP, libc::TCP_NODELAY, &ON, token);
+    }
+
+    /// The bind that follows takes an address only; the port is chosen by the connect, which knows the destination
+    /// (`IP_BIND_ADDRESS_NO_PORT`, ip(7)). Without it a port serves for one destination only.
+    pub(super) fn set_bind_address_only(&mut self, slot: u32, token: Token) {
+        self.set_option(slot, libc::IPPROTO_IP, libc::IP_BIND_ADDRESS_NO_PORT, &ON, token);
+    }
+
+    /// The close that follows drops what is not sent and answers with a reset (`SO_LINGER`, socket(7)).
+    pub(super) fn set_reset_on_close(&mut self, slot: u32, token: Token) {
+        self.set_option(slot, libc::SOL_SOCKET, libc::SO_LINGER, &NO_LINGER, token);
+    }
+
+    /// By command (Linux 6.7): a direct descriptor is none that setsockopt(2) knows.
+    fn set_option<T>(&mut self, slot: u32, level: i32, name: i32, value: &'static T, token: Token) {
+        let value_at = (&raw const *value).cast();
+        let entry =
+            opcode::SetSockOpt::new(Fixed(slot), level as u32, name as u32, value_at, size_of::<T>() as u32).build();
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), token);
+    }
+
+    /// Binds (Linux 6.11). The next submission, the connect, follows only if that succeeds; if not, the bind alone
+    /// completes: a failed submission that skips its success takes what is linked to it along in silence. The caller
+    /// keeps the address where it is until one of the two has completed.
+    pub(super) fn bind(&mut self, slot: u32, address: &SockAddr, token: Token) {
+        let entry = opcode::Bind::new(Fixed(slot), address.as_ptr().cast(), address.len()).build();
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS | squeue::Flags::IO_LINK), token);
+    }
+
+    /// The caller keeps the address where it is until the completion has come.
+    pub(super) fn connect(&mut self, slot: u32, address: &SockAddr, token: Token) {
+        self.push(opcode::Connect::new(Fixed(slot), address.as_ptr().cast(), address.len()).build(), token);
     }
 
     /// Queues one submission. A full queue is handed to the kernel first.

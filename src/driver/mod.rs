@@ -28,7 +28,7 @@ pub use waker::Waker;
 use crate::base::clock::Time;
 use crate::base::key::Key;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
 /// A connected socket, as the driver names it.
@@ -127,8 +127,10 @@ pub trait Driver {
     fn listen(&mut self, listener: Listener);
     /// Accepts no more and closes the listener; connections that stand are not touched.
     fn stop_listening(&mut self);
-    /// Opens a connection; [`Completion::Connected`] or [`Completion::ConnectFailed`] answers with `tag`.
-    fn connect(&mut self, address: SocketAddr, tag: u64);
+    /// Opens a connection, from `source` if one is given and else from the address the system chooses. The port is the
+    /// system's choice, and one port serves for many destinations. [`Completion::Connected`] or
+    /// [`Completion::ConnectFailed`] answers with `tag`.
+    fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64);
     /// Receives until [`Driver::recv_stop`] or the end.
     fn recv_start(&mut self, link: Link);
     /// Stops receiving. What the kernel had taken already still arrives.
@@ -140,6 +142,9 @@ pub trait Driver {
     /// Ends everything that is in flight, then closes; [`Completion::Closed`] follows, nothing else for this link but
     /// the batch that was in flight.
     fn close(&mut self, link: Link);
+    /// Like [`Driver::close`], but the peer is told by a reset (RFC 9293 §3.5.2), bytes that it has not got are dropped
+    /// and nothing of the connection stays with the system.
+    fn reset(&mut self, link: Link);
     /// The bytes of a buffer.
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8];
     /// Gives a buffer back to the pool.

@@ -24,11 +24,12 @@ pub(super) enum Operation {
     BankReady,
     Socket,
     Option,
+    Bind,
     Connect,
 }
 
 impl Operation {
-    const ALL: [Self; 12] = [
+    const ALL: [Self; 13] = [
         Self::AcceptMany,
         Self::AcceptOne,
         Self::Receive,
@@ -40,6 +41,7 @@ impl Operation {
         Self::BankReady,
         Self::Socket,
         Self::Option,
+        Self::Bind,
         Self::Connect,
     ];
 }

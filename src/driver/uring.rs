@@ -24,7 +24,7 @@ use slab::Slab;
 use socket2::SockAddr;
 use std::collections::VecDeque;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
@@ -116,6 +116,7 @@ struct Accepting {
 struct Connecting {
     tag: u64,
     address: Box<SockAddr>,
+    source: Option<Box<SockAddr>>,
     link: Option<Link>,
 }
 
@@ -491,9 +492,14 @@ impl Uring {
         let link = self.occupy(bank, slot);
         let connecting = &mut self.connects[number];
         connecting.link = Some(link);
+        let bank = &mut self.banks[usize::from(bank)];
         let option = Token::new(Operation::Option, link);
-        let token = Token::number(Operation::Connect, number as u32);
-        self.banks[usize::from(bank)].connect(slot, &connecting.address, option, token);
+        bank.set_no_delay(slot, option);
+        if let Some(source) = &connecting.source {
+            bank.set_bind_address_only(slot, option);
+            bank.bind(slot, source, Token::number(Operation::Bind, number as u32));
+        }
+        bank.connect(slot, &connecting.address, Token::number(Operation::Connect, number as u32));
         None
     }
 
@@ -546,6 +552,7 @@ impl Uring {
                 None
             }
             Operation::Socket => self.socket_made(bank, link.index(), entry),
+            Operation::Bind => self.connect_failed(link.index(), -entry.result()),
             Operation::Connect => self.connected(link.index(), entry),
             // Both are answered by what they act on: an option that fails costs latency only.
             Operation::Cancel | Operation::Option => None,
@@ -576,19 +583,20 @@ impl Driver for Uring {
         // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
     }
 
-    fn connect(&mut self, address: SocketAddr, tag: u64) {
+    fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64) {
         let bank = match self.bank_with_room() {
             Ok(Some(bank)) => bank,
             // The kernel finds no slot either and says so: ENFILE.
             Ok(None) | Err(_) => 0,
         };
         let address = Box::new(SockAddr::from(address));
+        let source = source.map(|source| Box::new(SockAddr::from(SocketAddr::new(source, 0))));
         let entry = self.connects.vacant_entry();
         let token = Token::number(Operation::Socket, entry.key() as u32);
         let bank = &mut self.banks[usize::from(bank)];
         bank.reserve_slot();
         bank.socket(&address, token);
-        entry.insert(Connecting { tag, address, link: None });
+        entry.insert(Connecting { tag, address, source, link: None });
     }
 
     fn recv_start(&mut self, link: Link) {
@@ -636,6 +644,14 @@ impl Driver for Uring {
             self.banks[bank].cancel(Token::new(Operation::Send, link));
         }
         self.close_if_quiet(link);
+    }
+
+    fn reset(&mut self, link: Link) {
+        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
+        if self.state(link).is_some_and(|state| !state.flags.has(Flags::CLOSE_SUBMITTED)) {
+            self.banks[bank].set_reset_on_close(slot, Token::new(Operation::Option, link));
+            self.close(link);
+        }
     }
 
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
