@@ -1,0 +1,502 @@
+//! The driver on epoll: for hosts that forbid io_uring or do not have it.
+//!
+//! Level-triggered. Batches are sent at once, and what does not fit follows when there is room. Bytes are received when
+//! the loop asks for the next completion, so that one hot buffer serves all links; they may be a little younger than the
+//! turn's time.
+//!
+//! ```text
+//!  verbs ──▶ whatever they end at once ─────────────────────────▶ told in the next turn
+//!  wait  ──▶ writable: sends on, finishes connecting; accepts ──▶ told in this turn
+//!        └─▶ readable: received when the loop asks ─────────────▶ told in this turn
+//! ```
+//!
+//! What epoll watches a link for grows with what the loop wants, and shrinks only when an event shows that something
+//! is watched in vain: a link that changes its mind costs no system call.
+
+use super::batch::Batch;
+use super::links::{LinkState, Links, Outgoing};
+use super::poller::{self, Interest, Poller, Ready, Source};
+use super::pool::BufferPool;
+use super::socket::Listener;
+use super::waker::Waker;
+use super::{Buffer, Completion, Driver, Link};
+use crate::base::clock::Time;
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_BYTES_MAX, SEND_PARTS_MAX};
+use socket2::{Domain, Protocol, SockAddr, Socket, Type};
+use std::collections::{HashMap, VecDeque};
+use std::io::{self, ErrorKind, IoSlice, Read};
+use std::net::{IpAddr, Shutdown, SocketAddr};
+use std::os::fd::AsRawFd;
+use std::time::{Duration, Instant};
+
+/// Receives of one link in one turn: whoever always has more does not starve the others.
+const RECEIVES_PER_TURN_MAX: u32 = 16;
+/// Accepts in one turn, for the same reason.
+const ACCEPTS_PER_TURN_MAX: u32 = 64;
+
+/// What a shard's epoll driver may hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct EpollConfig {
+    /// Connections at most, those just accepted and those closing among them. RLIMIT_NOFILE bounds them too.
+    pub links_max: usize,
+    /// Bytes of a receive buffer. A loop that recycles at once uses one for all its links.
+    pub buffer_bytes: u32,
+}
+
+impl Default for EpollConfig {
+    fn default() -> Self {
+        Self { links_max: 1 << 20, buffer_bytes: 65_536 }
+    }
+}
+
+/// The driver on epoll.
+pub struct Epoll {
+    poller: Poller,
+    links: Links,
+    listener: Option<Accepting>,
+    /// Tags of the connections that are being opened.
+    connects: HashMap<Link, u64>,
+    buffers: BufferPool,
+    /// Links that found no buffer, in the order they came.
+    starved: VecDeque<Link>,
+    /// What ended and has not been told.
+    ended: VecDeque<Completion>,
+    /// How many of these are this turn's. What a verb ends waits for the next: a loop that always has something more
+    /// to send comes to the end of its turn.
+    ended_before: usize,
+    /// Links that can be received from in this turn.
+    readable: VecDeque<Link>,
+    /// Receives that the first of these has left.
+    receives_left: u32,
+    waker: Waker,
+    origin: Instant,
+    now: Time,
+}
+
+/// A listener and what it waits for.
+struct Accepting {
+    listener: Listener,
+    /// None: not registered yet.
+    watched: Option<Interest>,
+    /// Nothing is accepted before: the system refused.
+    rests_until: Option<Time>,
+}
+
+impl Epoll {
+    /// Sets up an epoll descriptor.
+    ///
+    /// # Errors
+    /// No descriptor or no memory is left.
+    pub fn new(config: EpollConfig) -> io::Result<Self> {
+        let waker = Waker::new()?;
+        Ok(Self {
+            poller: Poller::new(waker.as_raw_fd())?,
+            links: Links::new(config.links_max.clamp(1, LINKS_MAX)),
+            listener: None,
+            connects: HashMap::new(),
+            buffers: BufferPool::new(config.buffer_bytes.max(1) as usize),
+            starved: VecDeque::new(),
+            ended: VecDeque::new(),
+            ended_before: 0,
+            readable: VecDeque::new(),
+            receives_left: RECEIVES_PER_TURN_MAX,
+            waker,
+            origin: Instant::now(),
+            now: Time::default(),
+        })
+    }
+
+    fn clock(&self) -> Time {
+        Time::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// A new link for a socket that does not block.
+    fn open(&mut self, socket: Socket, outgoing: Outgoing, watched: Interest) -> io::Result<Link> {
+        let fd = socket.as_raw_fd();
+        let link = self.links.open(LinkState::new(socket, outgoing, watched));
+        let added = self.poller.add(fd, Source::Link(link), watched);
+        if added.is_err() {
+            self.links.discard(link);
+        }
+        added.map(|()| link)
+    }
+
+    /// Makes epoll watch a link for what it wants.
+    fn watch(&mut self, link: Link) {
+        let Some(state) = self.links.get(link) else { return };
+        let interest = state.interest();
+        if state.watched != interest {
+            state.watched = interest;
+            self.poller.change(state.socket.as_raw_fd(), Source::Link(link), interest);
+        }
+    }
+
+    fn on_ready(&mut self, ready: Ready) {
+        match ready.source {
+            Source::Waker => self.ended.push_back(Completion::Woken),
+            Source::Listener => self.accept_some(),
+            Source::Link(link) => {
+                if ready.read {
+                    self.readable.push_back(link);
+                }
+                if ready.write {
+                    self.on_writable(link);
+                }
+                // Here it shows what is watched in vain.
+                self.watch(link);
+            }
+        }
+    }
+
+    fn on_writable(&mut self, link: Link) {
+        let Some(state) = self.links.get(link) else { return };
+        if state.outgoing == Outgoing::Connecting {
+            self.finish_connecting(link);
+        } else if state.sending.is_some() {
+            self.send_on(link);
+        }
+    }
+
+    /// What is told of something that ended, now that its turn has come.
+    fn tell(&mut self, completion: Completion) -> Option<Completion> {
+        match completion {
+            Completion::Sent { link, .. } => {
+                if let Some(state) = self.links.get(link) {
+                    state.outgoing = Outgoing::Nothing;
+                }
+            }
+            // It was accepted in this turn, before the loop wanted no more.
+            Completion::Accepted { link } if self.listener.is_none() => {
+                self.links.discard(link);
+                return None;
+            }
+            // After a close only the batch comes back.
+            Completion::SentPart { link, .. } if self.links.get(link).is_none() => return None,
+            Completion::Closed { link } => self.links.vacate(link),
+            _ => {}
+        }
+        Some(completion)
+    }
+
+    // Accepting
+
+    /// Watches the listener while there is room for a connection and the system has not just refused one.
+    fn watch_listener(&mut self) {
+        let has_room = self.links.has_room();
+        let Some(accepting) = &mut self.listener else { return };
+        accepting.rests_until = accepting.rests_until.filter(|until| self.now < *until);
+        let interest = Interest::new(has_room && accepting.rests_until.is_none(), false);
+        let fd = accepting.listener.as_raw_fd();
+        let added = match accepting.watched {
+            Some(watched) if watched == interest => return,
+            None if interest == Interest::Nothing => return,
+            None => poller::set_nonblocking(&accepting.listener)
+                .and_then(|()| self.poller.add(fd, Source::Listener, interest)),
+            Some(_) => {
+                self.poller.change(fd, Source::Listener, interest);
+                Ok(())
+            }
+        };
+        match added {
+            Ok(()) => accepting.watched = Some(interest),
+            Err(error) => {
+                let failed = self.accept_failed(error);
+                self.ended.push_back(failed);
+            }
+        }
+    }
+
+    /// Accepts what there is room for. At once, and not when the loop asks: the time that a connection has for its first
+    /// words begins with the turn's time.
+    fn accept_some(&mut self) {
+        for _ in 0..ACCEPTS_PER_TURN_MAX {
+            let Some(completion) = self.accept() else { return };
+            self.ended.push_back(completion);
+        }
+    }
+
+    fn accept(&mut self) -> Option<Completion> {
+        let accepting = self.listener.as_ref().filter(|accepting| accepting.rests_until.is_none())?;
+        if !self.links.has_room() {
+            return None;
+        }
+        let accepted = poller::accept(&accepting.listener);
+        // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
+        match accepted.and_then(|socket| self.open(socket, Outgoing::Nothing, Interest::Read)) {
+            Ok(link) => Some(Completion::Accepted { link }),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
+            Err(error) => Some(self.accept_failed(error)),
+        }
+    }
+
+    fn accept_failed(&mut self, error: io::Error) -> Completion {
+        // The connection was gone before we took it (accept(2)): the next one may be sound.
+        let passes = matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR));
+        let until = self.clock() + ACCEPT_REST;
+        if let Some(accepting) = self.listener.as_mut().filter(|_| !passes) {
+            // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+            accepting.rests_until = Some(until);
+        }
+        Completion::AcceptFailed { error }
+    }
+
+    /// What is left of the rest after a refused accept.
+    fn accept_timeout(&self) -> Option<Duration> {
+        let until = self.listener.as_ref()?.rests_until?;
+        Some(until - self.now)
+    }
+
+    // Receiving
+
+    /// Receives from what is readable, one link after another.
+    fn next_received(&mut self) -> Option<Completion> {
+        while let Some(link) = self.readable.front().copied() {
+            if let Some(left) = self.receives_left.checked_sub(1) {
+                self.receives_left = left;
+                let completion = self.receive(link);
+                if completion.is_some() {
+                    return completion;
+                }
+            }
+            self.readable.pop_front();
+            self.receives_left = RECEIVES_PER_TURN_MAX;
+        }
+        None
+    }
+
+    fn receive(&mut self, link: Link) -> Option<Completion> {
+        let state = self.links.get(link).filter(|state| state.receive_wanted)?;
+        let Some(id) = self.buffers.take() else {
+            if !std::mem::replace(&mut state.starved, true) {
+                self.starved.push_back(link);
+            }
+            return None;
+        };
+        let room = self.buffers.bytes(id);
+        let error = match (&state.socket).read(room) {
+            Ok(len @ 1..) => {
+                if len < room.len() {
+                    // That was all there is.
+                    self.receives_left = 0;
+                }
+                return Some(Completion::Received { link, buffer: Buffer { bank: 0, id, len: len as u32 } });
+            }
+            Ok(0) => None,
+            Err(error) => Some(error),
+        };
+        self.buffers.put(id);
+        if error.as_ref().is_some_and(is_momentary) {
+            return None;
+        }
+        state.receive_wanted = false;
+        Some(Completion::ReceiveEnded { link, error })
+    }
+
+    /// Lets as many starved links receive as there are buffers again: more would only starve once more.
+    fn feed_starved(&mut self) {
+        for _ in 0..self.buffers.available() {
+            let Some(link) = self.starved.pop_front() else { return };
+            if let Some(state) = self.links.get(link) {
+                state.starved = false;
+                self.watch(link);
+            }
+        }
+    }
+
+    // Sending
+
+    /// Sends the next part of the batch in flight; whatever is left then follows when there is room for it.
+    fn send_on(&mut self, link: Link) {
+        let Some(state) = self.links.get(link) else { return };
+        let batch = state.sending.as_mut().expect("a link that sends has a batch");
+        let sent = send_part(&state.socket, batch);
+        let remaining = batch.len();
+        let ended = match sent {
+            Ok(false) => None,
+            Ok(true) if remaining > 0 => Some(Completion::SentPart { link, remaining }),
+            Ok(true) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
+            Err(error) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: Some(error) }),
+        };
+        self.ended.extend(ended);
+        self.watch(link);
+    }
+
+    // Connecting
+
+    fn begin_connecting(&mut self, address: SocketAddr, source: Option<IpAddr>) -> io::Result<Link> {
+        if !self.links.has_room() {
+            return Err(io::Error::from_raw_os_error(libc::ENFILE));
+        }
+        let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+        socket.set_tcp_nodelay(true)?;
+        if let Some(source) = source {
+            poller::set_bind_address_only(&socket)?;
+            socket.bind(&SockAddr::from(SocketAddr::new(source, 0)))?;
+        }
+        match socket.connect(&SockAddr::from(address)) {
+            Err(error) if error.raw_os_error() != Some(libc::EINPROGRESS) => Err(error),
+            // Writable, either way, once it is known how that ended.
+            _ => self.open(socket, Outgoing::Connecting, Interest::Write),
+        }
+    }
+
+    fn finish_connecting(&mut self, link: Link) {
+        let tag = self.connects.remove(&link).expect("a link that connects has a tag");
+        let Some(state) = self.links.get(link) else { return };
+        state.outgoing = Outgoing::Nothing;
+        let completion = match state.socket.take_error() {
+            Ok(None) => Completion::Connected { link, tag },
+            Ok(Some(error)) | Err(error) => {
+                self.links.discard(link);
+                Completion::ConnectFailed { tag, error }
+            }
+        };
+        self.ended.push_back(completion);
+    }
+}
+
+/// Sends a part of a batch: all of it, or what is beyond the last multiple of [`SEND_BYTES_MAX`]. Answers whether that
+/// has left; if not, the socket takes no more for now.
+fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<bool> {
+    let remaining = batch.len().saturating_sub(1) / SEND_BYTES_MAX * SEND_BYTES_MAX;
+    while batch.len() > remaining {
+        let room = batch.len() - remaining;
+        match send_once(socket, batch, room) {
+            Ok(0) => return Err(ErrorKind::WriteZero.into()),
+            Ok(count) => batch.advance(count),
+            Err(error) if is_momentary(&error) => return Ok(false),
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(true)
+}
+
+/// One system call: at most `room` bytes and [`SEND_PARTS_MAX`] parts.
+fn send_once(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usize> {
+    let mut slices = [IoSlice::new(&[]); SEND_PARTS_MAX];
+    let mut count = 0;
+    for (slice, part) in slices.iter_mut().zip(batch.remaining()) {
+        let part = &part[..part.len().min(room)];
+        *slice = IoSlice::new(part);
+        room -= part.len();
+        count += 1;
+        if room == 0 {
+            break;
+        }
+    }
+    // MSG_NOSIGNAL: an error instead of SIGPIPE.
+    match &slices[..count] {
+        [part] => socket.send_with_flags(part, libc::MSG_NOSIGNAL),
+        parts => socket.send_vectored_with_flags(parts, libc::MSG_NOSIGNAL),
+    }
+}
+
+/// Nothing is wrong: there was nothing to do, and epoll says when there is.
+fn is_momentary(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}
+
+impl Driver for Epoll {
+    fn listen(&mut self, listener: Listener) {
+        self.listener = Some(Accepting { listener, watched: None, rests_until: None });
+    }
+
+    fn stop_listening(&mut self) {
+        self.listener = None;
+    }
+
+    fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64) {
+        match self.begin_connecting(address, source) {
+            Ok(link) => drop(self.connects.insert(link, tag)),
+            Err(error) => self.ended.push_back(Completion::ConnectFailed { tag, error }),
+        }
+    }
+
+    fn recv_start(&mut self, link: Link) {
+        if let Some(state) = self.links.get(link) {
+            state.receive_wanted = true;
+            self.watch(link);
+        }
+    }
+
+    fn recv_stop(&mut self, link: Link) {
+        if let Some(state) = self.links.get(link) {
+            state.receive_wanted = false;
+        }
+    }
+
+    fn send(&mut self, link: Link, batch: Box<Batch>) {
+        let Some(state) = self.links.get(link) else { return };
+        assert!(state.outgoing == Outgoing::Nothing, "{link:?} has a send in flight already");
+        debug_assert!(!batch.is_empty());
+        state.outgoing = Outgoing::Batch;
+        state.sending = Some(batch);
+        self.send_on(link);
+    }
+
+    fn shutdown(&mut self, link: Link) {
+        let Some(state) = self.links.get(link) else { return };
+        debug_assert!(state.outgoing == Outgoing::Nothing);
+        // It fails only where the connection has ended already, which a receive tells.
+        let _ = state.socket.shutdown(Shutdown::Write);
+    }
+
+    fn close(&mut self, link: Link) {
+        // With its state the socket is dropped, which closes it and ends what epoll watches.
+        let Some(state) = self.links.close(link) else { return };
+        if let Some(batch) = state.sending {
+            let error = Some(io::Error::from_raw_os_error(libc::ECANCELED));
+            self.ended.push_back(Completion::Sent { link, batch, error });
+        }
+        self.ended.push_back(Completion::Closed { link });
+    }
+
+    fn reset(&mut self, link: Link) {
+        if let Some(state) = self.links.get(link) {
+            // If it failed, the peer would see an ordinary end.
+            let _ = state.socket.set_linger(Some(Duration::ZERO));
+            self.close(link);
+        }
+    }
+
+    fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
+        &mut self.buffers.bytes(buffer.id)[..buffer.len()]
+    }
+
+    fn recycle(&mut self, buffer: Buffer) {
+        self.buffers.put(buffer.id);
+    }
+
+    fn waker(&self) -> Waker {
+        self.waker.clone()
+    }
+
+    fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
+        debug_assert!(self.ended_before == 0 && self.readable.is_empty(), "the last turn left completions behind");
+        self.feed_starved();
+        self.watch_listener();
+        let timeout = match (timeout, self.accept_timeout()) {
+            _ if !self.ended.is_empty() => Some(Duration::ZERO),
+            (Some(one), Some(other)) => Some(one.min(other)),
+            (one, other) => one.or(other),
+        };
+        let count = self.poller.wait(timeout)?;
+        for index in 0..count {
+            self.on_ready(self.poller.ready(index));
+        }
+        self.now = self.clock();
+        self.ended_before = self.ended.len();
+        Ok(self.now)
+    }
+
+    fn next_completion(&mut self) -> Option<Completion> {
+        while let Some(left) = self.ended_before.checked_sub(1) {
+            self.ended_before = left;
+            let completion = self.ended.pop_front().and_then(|completion| self.tell(completion));
+            if completion.is_some() {
+                return completion;
+            }
+        }
+        self.next_received()
+    }
+}

@@ -1,0 +1,194 @@
+//! Ends: what a close tells and what it does not, what the peer sees, and when a key may come again.
+
+use crate::{WAIT, accepted_link, assert_sleeps, batch_of, listener, next_accepted, peer_of, turn, turn_until};
+use ringwave::driver::{Completion, Driver, Link};
+use std::collections::HashSet;
+use std::io::{ErrorKind, Read, Write};
+use std::thread::spawn;
+
+every_driver! {
+    a_slot_is_used_again_under_another_generation,
+    a_close_gives_back_the_batch_in_flight_and_then_ends,
+    a_reset_gives_back_the_batch_in_flight_and_then_ends,
+    a_batch_that_has_left_comes_back_once,
+    no_part_is_told_behind_a_close,
+    nothing_is_received_behind_a_close,
+    a_close_ends_the_stream_of_the_peer,
+    a_reset_reaches_the_peer_as_one,
+}
+
+fn a_slot_is_used_again_under_another_generation<D: Driver>(mut driver: D) {
+    let (listener, address) = listener();
+    driver.listen(listener);
+    let (mut keys, mut slots_in_use) = (HashSet::new(), HashSet::new());
+    for round in 0..3 {
+        driver.connect(address, None, round);
+        let mut closed = 0;
+        turn_until(&mut driver, |driver, completion| {
+            if let Completion::Accepted { link } | Completion::Connected { link, .. } = completion {
+                assert!(keys.insert(link), "{link:?} names two tenants");
+                assert!(slots_in_use.insert(link.index()), "{link:?} has a slot that is in use");
+            }
+            match completion {
+                Completion::Accepted { link } => driver.close(link),
+                Completion::Connected { link, .. } => driver.recv_start(link),
+                Completion::ReceiveEnded { link, .. } => driver.close(link),
+                Completion::Closed { link } => {
+                    assert!(slots_in_use.remove(&link.index()));
+                    closed += 1;
+                }
+                other => panic!("{other:?}"),
+            }
+            closed == 2
+        });
+    }
+    assert_eq!(keys.len(), 6);
+}
+
+fn a_close_gives_back_the_batch_in_flight_and_then_ends<D: Driver>(driver: D) {
+    gives_back_the_batch_in_flight_and_then_ends(driver, D::close);
+}
+
+fn a_reset_gives_back_the_batch_in_flight_and_then_ends<D: Driver>(driver: D) {
+    gives_back_the_batch_in_flight_and_then_ends(driver, D::reset);
+}
+
+fn gives_back_the_batch_in_flight_and_then_ends<D: Driver>(mut driver: D, end: impl Fn(&mut D, Link)) {
+    let (link, _peer) = accepted_link(&mut driver);
+    driver.recv_start(link);
+    // More than sockets hold, and a peer that does not read.
+    driver.send(link, batch_of(&vec![7; 32 << 20]));
+    let mut quiet = false;
+    for _ in 0..100 {
+        let parts = turn(&mut driver, WAIT, |_, completion| match completion {
+            Completion::SentPart { .. } => {}
+            other => panic!("{other:?}"),
+        });
+        quiet = parts == 0;
+        if quiet {
+            break;
+        }
+    }
+    assert!(quiet, "somebody takes everything");
+
+    end(&mut driver, link);
+    let mut told = Vec::new();
+    turn_until(&mut driver, |_, completion| match completion {
+        Completion::Sent { batch, error, .. } => {
+            assert!(error.is_some() && !batch.is_empty());
+            told.push("sent");
+            false
+        }
+        Completion::Closed { .. } => {
+            told.push("closed");
+            true
+        }
+        other => panic!("{other:?}"),
+    });
+    assert_eq!(told, ["sent", "closed"]);
+    assert_sleeps(&mut driver, 2);
+}
+
+fn a_batch_that_has_left_comes_back_once<D: Driver>(mut driver: D) {
+    let (link, mut peer) = accepted_link(&mut driver);
+    driver.send(link, batch_of(b"the last words"));
+    // The peer has them, so they have left; that they did is told after the close.
+    driver.wait(Some(WAIT)).expect("the driver waits");
+    let mut read = [0; 14];
+    peer.read_exact(&mut read).expect("they come");
+    driver.close(link);
+    let (mut sent, mut closed) = (0, 0);
+    let mut count = |completion: Completion| match completion {
+        Completion::Sent { batch, .. } => {
+            assert!(batch.is_empty());
+            assert_eq!(closed, 0, "something comes behind the end");
+            sent += 1;
+        }
+        Completion::Closed { .. } => closed += 1,
+        other => panic!("{other:?}"),
+    };
+    while let Some(completion) = driver.next_completion() {
+        count(completion);
+    }
+    for _ in 0..3 {
+        turn(&mut driver, WAIT, |_, completion| count(completion));
+    }
+    assert_eq!((sent, closed), (1, 1));
+}
+
+fn no_part_is_told_behind_a_close<D: Driver>(mut driver: D) {
+    let (link, _peer) = accepted_link(&mut driver);
+    // A part of it may leave at once.
+    driver.send(link, batch_of(&vec![7; 32 << 20]));
+    driver.close(link);
+    let mut told = Vec::new();
+    turn_until(&mut driver, |_, completion| {
+        told.push(match completion {
+            Completion::Sent { .. } => "sent",
+            Completion::Closed { .. } => "closed",
+            other => panic!("{other:?}"),
+        });
+        told.len() == 2
+    });
+    assert_eq!(told, ["sent", "closed"]);
+    assert_sleeps(&mut driver, 2);
+}
+
+fn nothing_is_received_behind_a_close<D: Driver>(mut driver: D) {
+    let (link, mut peer) = accepted_link(&mut driver);
+    driver.recv_start(link);
+    let writer = spawn(move || while peer.write_all(&[7; 65_536]).is_ok() {});
+    let (mut received, mut is_closing) = (0, false);
+    turn_until(&mut driver, |driver, completion| match completion {
+        Completion::Received { buffer, .. } => {
+            assert!(!is_closing, "the loop has closed this link");
+            driver.recycle(buffer);
+            received += 1;
+            if received == 100 {
+                driver.close(link);
+                is_closing = true;
+            }
+            false
+        }
+        Completion::Closed { .. } => true,
+        other => panic!("{other:?}"),
+    });
+    writer.join().expect("it is told by an error");
+    assert_sleeps(&mut driver, 2);
+}
+
+fn a_close_ends_the_stream_of_the_peer<D: Driver>(mut driver: D) {
+    let (link, mut peer) = accepted_link(&mut driver);
+    driver.recv_start(link);
+    driver.close(link);
+    turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
+    assert_eq!(peer.read(&mut [0]).expect("no error"), 0);
+    // Once more is nothing more.
+    driver.close(link);
+    driver.reset(link);
+    assert_sleeps(&mut driver, 2);
+}
+
+fn a_reset_reaches_the_peer_as_one<D: Driver>(mut driver: D) {
+    let (listener, address) = listener();
+    driver.listen(listener);
+    driver.connect(address, None, 0);
+    let (mut seen, mut closed) = (None, 0);
+    turn_until(&mut driver, |driver, completion| {
+        match completion {
+            Completion::Accepted { link } => driver.recv_start(link),
+            Completion::Connected { link, .. } => driver.reset(link),
+            Completion::ReceiveEnded { link, error } => {
+                seen = error.map(|error| error.kind());
+                driver.close(link);
+            }
+            Completion::Closed { .. } => closed += 1,
+            other => panic!("{other:?}"),
+        }
+        closed == 2
+    });
+    assert_eq!(seen, Some(ErrorKind::ConnectionReset));
+    // It accepts as before.
+    let _peer = peer_of(address);
+    next_accepted(&mut driver);
+}
