@@ -1,0 +1,114 @@
+//! What lets the next message leave in one thread: an answer or a schedule, and what is left of a count.
+
+use crate::plan::{Length, Pace, RunPlan};
+use crate::schedule::{Schedule, Share};
+use rand::SeedableRng;
+use rand::rngs::SmallRng;
+use std::time::Duration;
+
+/// One thread's share of a run's pace. Between runs nothing leaves.
+#[derive(Debug)]
+pub(crate) struct Pacing {
+    share: Share,
+    sending: bool,
+    /// Messages that may still leave.
+    left: u64,
+    in_flight: Option<u32>,
+    schedule: Option<Schedule>,
+}
+
+impl Pacing {
+    pub(crate) fn new(share: Share) -> Self {
+        Self { share, sending: false, left: 0, in_flight: None, schedule: None }
+    }
+
+    pub(crate) fn begin(&mut self, run: &RunPlan, random: &mut SmallRng) {
+        self.left = match run.length {
+            Length::Time(_) => u64::MAX,
+            Length::Count(count) => self.share.of_count(count),
+        };
+        self.sending = self.share.count > 0;
+        (self.in_flight, self.schedule) = match &run.pace {
+            Pace::Closed { in_flight } => (Some(*in_flight), None),
+            Pace::Open { arrivals, steps } => {
+                let random = SmallRng::from_rng(random);
+                (None, Some(Schedule::new(*arrivals, steps, run.start, self.share, random)))
+            }
+        };
+    }
+
+    /// Whether anything leaves from this thread at all.
+    pub(crate) const fn has_share(&self) -> bool {
+        self.share.count > 0
+    }
+
+    pub(crate) fn stop(&mut self) {
+        self.sending = false;
+    }
+
+    /// Whether messages leave by a schedule.
+    pub(crate) const fn is_open(&self) -> bool {
+        self.schedule.is_some()
+    }
+
+    /// In a closed loop: messages on their way at one time.
+    pub(crate) const fn closed_in_flight(&self) -> Option<u32> {
+        self.in_flight
+    }
+
+    /// Takes leave for one more message.
+    pub(crate) fn spend(&mut self) -> bool {
+        let may = self.sending && self.left > 0;
+        self.left -= u64::from(may);
+        may
+    }
+
+    /// Whether the whole count has left.
+    pub(crate) const fn is_spent(&self) -> bool {
+        self.left == 0
+    }
+
+    /// In an open loop: the next message that should have left by now.
+    pub(crate) fn due(&mut self, now: u64) -> Option<u64> {
+        if !self.sending || self.left == 0 {
+            return None;
+        }
+        let intended = self.schedule.as_mut()?.due(now)?;
+        self.left -= 1;
+        Some(intended)
+    }
+
+    /// When the next message is to leave by the schedule.
+    pub(crate) fn next_due(&self) -> Option<u64> {
+        if self.sending && self.left > 0 { self.schedule.as_ref().map(Schedule::next) } else { None }
+    }
+}
+
+/// When to look for messages that are not answered in time.
+#[derive(Debug)]
+pub(crate) struct Sweep {
+    timeout: u64,
+    next: u64,
+    now: u64,
+}
+
+impl Sweep {
+    pub(crate) fn new(timeout: Duration) -> Self {
+        Self { timeout: u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX), next: 0, now: 0 }
+    }
+
+    /// Ten times in each timeout: what was sent before the answer is given up.
+    pub(crate) fn due(&mut self, now: u64) -> Option<u64> {
+        self.now = now;
+        if now < self.next {
+            return None;
+        }
+        self.next = now + self.timeout / 10;
+        now.checked_sub(self.timeout)
+    }
+
+    /// The time of the last look.
+    pub(crate) const fn now(&self) -> u64 {
+        self.now
+    }
+}
