@@ -66,7 +66,7 @@ pub(crate) fn idle(args: &IdleArgs, control: Stop) -> io::Result<Outcome> {
     let (own_before, slab_before) = (own()?, kernel_slab_bytes());
     let mut conductor = Conductor::start("idle", &args.url, plan, &args.output, control)?;
     conductor.connect()?;
-    conductor.fleet.hold(args.duration)?;
+    let held_for = conductor.fleet.hold(args.duration)?;
     let connections = conductor.fleet.open_count();
     if connections == 0 && !conductor.fleet.is_stopped() {
         return Err(conductor.no_connection());
@@ -76,7 +76,7 @@ pub(crate) fn idle(args: &IdleArgs, control: Stop) -> io::Result<Outcome> {
         |conductor: &Conductor<'_>| conductor.fleet.resident().map(|(now, before)| each(now as f64 - before as f64));
     let mut held = model::Held {
         connections,
-        held_s: args.duration.as_secs_f64(),
+        held_s: held_for.as_secs_f64(),
         answered: 0,
         server_bytes_per_connection_held: server(&conductor),
         server_bytes_per_connection_answered: None,
@@ -104,7 +104,6 @@ pub(crate) fn churn(args: &ChurnArgs, control: Stop) -> io::Result<Outcome> {
     let plan = setup::plan(&args.url, &args.connect, &message, load, args.connections)?;
     let mut conductor = Conductor::start("churn", &args.url, plan, &args.output, control)?;
     conductor.note("close", args.close.name());
-    conductor.setup_connections = u64::from(args.connections);
     conductor.connect()?;
     let pace = match args.rate {
         Some(rate) => Pace::Open { arrivals: args.arrivals, steps: Steps::constant(rate) },
@@ -171,7 +170,13 @@ pub(crate) fn ramp(args: &RampArgs, control: Stop) -> io::Result<Outcome> {
     for index in 0..args.step_count {
         let rate = args.from + step * f64::from(index);
         conductor.step(&args.stepped, rate, args.step_duration)?;
-        let is_over = args.until.as_ref().is_some_and(|until| until.hold_on(conductor.last_run()));
+        let run = conductor.last_run();
+        if run.received == 0 {
+            broken = Some(rate);
+            reason = "no answer came".to_owned();
+            break;
+        }
+        let is_over = args.until.as_ref().is_some_and(|until| until.hold_on(run));
         if is_over {
             broken = Some(rate);
             reason = format!("{} came true", args.until.as_ref().map(ToString::to_string).unwrap_or_default());

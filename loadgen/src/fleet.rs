@@ -190,8 +190,8 @@ impl Fleet {
         io::Error::other(format!("{}: {trouble}", self.plan.opening.endpoint.target))
     }
 
-    /// Does nothing for a while but watch.
-    pub(crate) fn hold(&mut self, duration: Duration) -> io::Result<()> {
+    /// Does nothing for a while but watch. Answers how long that was.
+    pub(crate) fn hold(&mut self, duration: Duration) -> io::Result<Duration> {
         let begun = Instant::now();
         while begun.elapsed() < duration && !self.is_stopped() {
             let left = duration.saturating_sub(begun.elapsed());
@@ -200,7 +200,7 @@ impl Fleet {
             self.live.show(begun.elapsed().as_secs_f64() / duration.as_secs_f64(), || format!("holding {open}"));
         }
         self.live.clear();
-        Ok(())
+        Ok(begun.elapsed())
     }
 
     /// Loads and measures.
@@ -379,7 +379,7 @@ impl<'a> Gathering<'a> {
                 let p99 = Duration::from_nanos(interval.window.latency.value_at_quantile(0.99));
                 format!(", {rate:.0}/s, p99 {p99:.2?}, {} errors", interval.window.errors.total())
             });
-            format!("{}: {stage} {elapsed:.0} s, {received} messages{detail}", plan.label)
+            format!("{} ({stage}): {elapsed:.0} s, {received} messages{detail}", plan.label)
         });
     }
 
