@@ -1,6 +1,7 @@
 //! What to do about an error that people meet, in a sentence to stand behind it.
 
 use crate::connections::{ConnectFailure, Gone};
+use ringwave::driver::descriptor_limit;
 use ringwave::protocol::error::{Failure, ResponseError};
 use std::io;
 
@@ -33,7 +34,7 @@ fn on_status(status: u16) -> &'static str {
         400 | 426 => ": there is no WebSocket at this path, or the server wants a subprotocol (--protocol)",
         429 | 503 => ": the server takes no more; fewer connections (-c) or slower ones (--connect-rate)",
         301..=308 => ": it points elsewhere; give the URL it points to",
-        _ => "",
+        _ => ": there is something else than a WebSocket at this path",
     }
 }
 
@@ -54,7 +55,11 @@ fn on_system(error: &io::Error) -> String {
         ErrorKind::PermissionDenied => "a firewall or a policy forbids it",
         _ => match error.raw_os_error() {
             Some(EMFILE | ENFILE) => {
-                "out of descriptors; raise `ulimit -n`, open fewer (-c), or use io_uring (--driver uring), which needs none"
+                return format!(
+                    ": out of descriptors, of which the limit allows {}; raise `ulimit -n`, open fewer (-c), or use \
+                     io_uring (--driver uring), which needs none",
+                    descriptor_limit()
+                );
             }
             Some(ENOMEM | ENOBUFS) => "the system is out of memory for sockets; look at net.ipv4.tcp_mem",
             _ => return String::new(),

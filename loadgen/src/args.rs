@@ -22,7 +22,7 @@ const CONNECTIONS_MAX: i64 = 16_000_000;
     version,
     about,
     after_help = "Exit codes: 0 fine; 1 it could not run; 2 wrong flags; 3 messages or connections were lost or wrong; \
-                  4 an assertion did not hold."
+                  4 an assertion did not hold, or no rate kept the promise."
 )]
 pub(crate) struct Cli {
     #[command(subcommand)]
@@ -141,9 +141,9 @@ pub(crate) struct PaceArgs {
     #[arg(long, value_name = "RATE:DURATION,…", conflicts_with = "rate")]
     pub(crate) steps: Option<Steps>,
 
-    /// Open loop: how messages follow each other
-    #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
-    pub(crate) arrivals: Arrivals,
+    /// Open loop: how messages follow each other [default: constant]
+    #[arg(long, value_enum)]
+    pub(crate) arrivals: Option<Arrivals>,
 
     #[command(flatten)]
     pub(crate) length: LengthArgs,
@@ -328,9 +328,9 @@ pub(crate) struct ChurnArgs {
     #[arg(long, value_name = "RATE", value_parser = parse_rate)]
     pub(crate) rate: Option<f64>,
 
-    /// Open loop: how they follow each other
-    #[arg(long, value_enum, default_value_t = Arrivals::Constant)]
-    pub(crate) arrivals: Arrivals,
+    /// Open loop: how they follow each other [default: constant]
+    #[arg(long, value_enum, requires = "rate")]
+    pub(crate) arrivals: Option<Arrivals>,
 
     /// How they end
     #[arg(long, value_enum, default_value_t = Close::Clean)]

@@ -29,7 +29,7 @@ pub(crate) struct Churn {
     free: Vec<u32>,
     /// Numbers that failed, and when they may be tried again.
     resting: VecDeque<(u64, u32)>,
-    /// When each number's connection was meant to begin, by the thread's own number.
+    /// When each number's connection was meant to begin, by the thread's own number; 0 once that is answered.
     intended: Vec<u64>,
     /// When connections were meant to begin that found no number free.
     waiting: VecDeque<u64>,
@@ -71,15 +71,13 @@ impl Churn {
     fn open<V: Driver>(&mut self, connections: &mut Connections<V, Data>, number: u32, intended: u64) {
         self.intended[number as usize / self.thread.1] = intended;
         self.in_use += 1;
-        let late = connections.now().saturating_sub(intended);
-        self.meter.sent(intended, self.pacing.is_open().then_some(late));
         connections.open(number);
     }
 }
 
 impl Talk<Data> for Churn {
     fn on_open(&mut self, peer: &mut Peer<'_, Data>) {
-        let intended = self.intended[peer.number() as usize / self.thread.1];
+        let intended = std::mem::take(&mut self.intended[peer.number() as usize / self.thread.1]);
         self.succeeded += 1;
         self.meter.received(intended, peer.now, 0);
         peer.leave(self.leaves[self.next_leave]);
@@ -98,6 +96,8 @@ impl Talk<Data> for Churn {
         self.in_use -= 1;
         self.failed += 1;
         self.meter.errors().not_connected += 1;
+        let intended = std::mem::take(&mut self.intended[number as usize / self.thread.1]);
+        self.meter.waited_in_vain(intended, self.sweep.now());
         self.resting.push_back((self.sweep.now() + REST_NANOS, number));
     }
 
@@ -125,6 +125,7 @@ impl Scenario<Data> for Churn {
             self.free.push(number);
         }
         while let Some(intended) = self.pacing.due(now) {
+            self.meter.sent(intended, Some(now.saturating_sub(intended)));
             self.waiting.push_back(intended);
         }
         while let Some(number) = self.free.pop() {
@@ -134,6 +135,9 @@ impl Scenario<Data> for Churn {
                 self.free.push(number);
                 return;
             };
+            if !self.pacing.is_open() {
+                self.meter.sent(intended, None);
+            }
             self.open(connections, number, intended);
         }
     }
@@ -160,9 +164,14 @@ impl Scenario<Data> for Churn {
 
     fn give_up<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
         let now = connections.now();
-        for intended in self.waiting.drain(..) {
+        let under_way = self.intended.iter_mut().map(std::mem::take).filter(|intended| *intended > 0);
+        for intended in self.waiting.drain(..).chain(under_way) {
             self.meter.lost(intended, now);
         }
+    }
+
+    fn grant(&mut self) {
+        self.pacing.grant();
     }
 
     fn meter(&mut self) -> &mut Meter {

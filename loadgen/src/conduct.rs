@@ -90,7 +90,8 @@ pub(crate) fn idle(args: &IdleArgs, control: Stop) -> io::Result<Outcome> {
         held.answered = conductor.runs.last().map_or(0, |run| run.total.received);
         held.server_bytes_per_connection_answered = server(&conductor);
     }
-    conductor.end(Verdict { held: Some(held), ..Verdict::default() })
+    let short = connections < u64::from(args.connections);
+    conductor.end(Verdict { held: Some(held), short, ..Verdict::default() })
 }
 
 /// Comes and goes.
@@ -106,7 +107,7 @@ pub(crate) fn churn(args: &ChurnArgs, control: Stop) -> io::Result<Outcome> {
     conductor.note("close", args.close.name());
     conductor.connect()?;
     let pace = match args.rate {
-        Some(rate) => Pace::Open { arrivals: args.arrivals, steps: Steps::constant(rate) },
+        Some(rate) => open(args.arrivals.unwrap_or_default(), Steps::constant(rate)),
         None => Pace::Closed { in_flight: 1 },
     };
     conductor.repeat_with(&args.length, &pace, DURATION)?;
@@ -122,6 +123,7 @@ pub(crate) fn slow_reader(args: &SlowReaderArgs, control: Stop) -> io::Result<Ou
     let message = MessageKindAndSize::new(&args.message, 1024);
     let plan = match args.load {
         LoadKind::Echo => {
+            setup::refuse_publishing(&args.publish)?;
             let load = Load::Echo { stalled_from: args.connections };
             setup::plan(&args.url, &args.connect, &message, load, args.connections + args.stalled)?
         }
@@ -186,10 +188,6 @@ pub(crate) fn ramp(args: &RampArgs, control: Stop) -> io::Result<Outcome> {
             reason = "it was interrupted".to_owned();
             break;
         }
-        if let Some(limit) = &conductor.last_run().client.limit {
-            reason = format!("the client was the limit: {limit}");
-            break;
-        }
         kept = Some(rate);
     }
     let promise = args.until.as_ref().map(ToString::to_string).unwrap_or_default();
@@ -214,10 +212,13 @@ pub(crate) fn find_rate(args: &FindRateArgs, control: Stop) -> io::Result<Outcom
         } else if promise.hold_on(run) {
             best = Some(conductor.runs.len() - 1);
             search.kept(rate);
-        } else if let Some(limit) = &run.client.limit {
-            search.end(format!("the client was the limit at {rate:.0}/s: {limit}"));
         } else {
-            search.broke(rate, run.received_per_s < LAGGED * rate);
+            // What the client's own lateness explains is not held against the server.
+            let late = run.client.lag_p99_ns as f64 > LATE * run.latency.p99_ns as f64;
+            match run.client.limit.as_ref().filter(|_| late) {
+                Some(limit) => search.missed(rate, &format!("the client was the limit at {rate:.0}/s: {limit}")),
+                None => search.broke(rate, run.received_per_s < LAGGED * rate),
+            }
         }
     }
     let found = model::Found {
@@ -229,16 +230,20 @@ pub(crate) fn find_rate(args: &FindRateArgs, control: Stop) -> io::Result<Outcom
     conductor.end(Verdict { found: Some(found), asserted: Asserted::One(best), searched: true, ..Verdict::default() })
 }
 
+/// A client that is late by less than this part of the latency is not what broke the promise.
+const LATE: f64 = 0.2;
+
 /// A server that answers less than this part of what it is asked does not keep up: that is no accident.
 const LAGGED: f64 = 0.95;
 
 fn promise_and_url(both: &[String]) -> io::Result<(Promises, Target)> {
     let [first, second] = both else { return Err(invalid("find-rate wants a promise and a URL")) };
     let (promise, url) = if first.contains("://") { (second, first) } else { (first, second) };
-    Ok((
-        promise.parse().map_err(|error: String| invalid(&error))?,
-        url.parse().map_err(|error: String| invalid(&error))?,
-    ))
+    let named = |text: &str| {
+        let text = text.to_owned();
+        move |error: String| invalid(&format!("{text:?}: {error}"))
+    };
+    Ok((promise.parse().map_err(named(promise))?, url.parse().map_err(named(url))?))
 }
 
 fn stepped<'a>(
@@ -249,6 +254,7 @@ fn stepped<'a>(
 ) -> io::Result<Conductor<'a>> {
     let plan = match args.load {
         LoadKind::Echo => {
+            setup::refuse_publishing(&args.publish)?;
             let message = MessageKindAndSize::new(&args.message, 20);
             let load = Load::Echo { stalled_from: u32::MAX };
             setup::plan(url, &args.connect, &message, load, args.connections)?
@@ -276,6 +282,8 @@ struct Verdict {
     stalled: Option<model::Stalled>,
     found: Option<model::Found>,
     asserted: Asserted,
+    /// Whether there were fewer connections than asked for.
+    short: bool,
     /// Whether messages may be lost: a search goes beyond what the server can do.
     searched: bool,
 }
@@ -337,8 +345,13 @@ impl<'a> Conductor<'a> {
     /// All runs of a scenario that measures the same thing again and again.
     fn repeat(&mut self, args: &PaceArgs) -> io::Result<()> {
         let (pace, duration) = match (&args.rate, &args.steps) {
-            (Some(rate), _) => (open(args.arrivals, Steps::constant(*rate)), DURATION),
-            (None, Some(steps)) => (open(args.arrivals, steps.clone()), steps.duration()),
+            (Some(rate), _) => (open(args.arrivals.unwrap_or_default(), Steps::constant(*rate)), DURATION),
+            (None, Some(steps)) => (open(args.arrivals.unwrap_or_default(), steps.clone()), steps.duration()),
+            (None, None) if args.arrivals.is_some() => {
+                return Err(invalid(
+                    "--arrivals says how messages of a schedule follow each other: give --rate or --steps",
+                ));
+            }
             (None, None) => (Pace::Closed { in_flight: args.in_flight.unwrap_or(1) }, DURATION),
         };
         self.repeat_with(&args.length, &pace, duration)
@@ -407,7 +420,7 @@ impl<'a> Conductor<'a> {
             let lost = if verdict.searched { run.total.errors.lost } else { 0 };
             run.total.errors.total() - lost
         };
-        let sound = self.runs.iter().all(|run| errors(run) == 0);
+        let sound = !verdict.short && self.runs.iter().all(|run| errors(run) == 0);
         let kept = !verdict.searched || verdict.found.as_ref().is_some_and(|found| found.rate_per_s.is_some());
         report.ok = sound && kept && report.assertions.iter().all(|assertion| assertion.holds);
         report.interrupted = interrupted;

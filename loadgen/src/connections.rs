@@ -26,6 +26,9 @@ use std::fmt;
 use std::io;
 use std::time::{Duration, Instant};
 
+/// Pings are not answered while so many bytes wait to be sent.
+const PONGS_BYTES_MAX: usize = 1 << 20;
+
 /// What a scenario does with connections. `D` is what it keeps with each.
 pub(crate) trait Talk<D> {
     /// The handshake is answered (a bare connection: it stands).
@@ -91,7 +94,10 @@ impl fmt::Display for Gone {
             Self::CloseFrame(Some((code, reason))) if reason.is_empty() => {
                 write!(f, "the server closed it with {code}")
             }
-            Self::CloseFrame(Some((code, reason))) => write!(f, "the server closed it with {code}: {reason}"),
+            Self::CloseFrame(Some((code, reason))) => {
+                // Whatever it says, it does not steer the terminal.
+                write!(f, "the server closed it with {code}: {}", reason.escape_debug())
+            }
             Self::Ended(None) => f.write_str("the server ended it without a close frame"),
             Self::Ended(Some(error)) => write!(f, "it broke: {error}"),
             Self::CloseUnanswered => f.write_str("the server did not answer our close frame in time"),
@@ -118,6 +124,8 @@ enum Stage {
     Open,
     /// Our close frame is written; the server's is awaited.
     Closing,
+    /// Both are; the server's end of stream is awaited.
+    Closed,
     /// The server closed first, the scenario knows, and our answer is on its way.
     Answering,
 }
@@ -165,6 +173,11 @@ impl<D> Peer<'_, D> {
     /// Whether what was written last is still on its way into the system: what is written now waits for it.
     pub(crate) fn is_sending(&self) -> bool {
         self.side.sending
+    }
+
+    /// Bytes written that wait for the turn's end, or for what is on its way.
+    pub(crate) fn gathered_bytes(&self) -> usize {
+        self.side.gathered.as_ref().map_or(0, |batch| batch.len())
     }
 
     /// Appends frames; they leave at the turn's end, or when what is on its way has left.
@@ -221,6 +234,8 @@ pub(crate) struct Opening {
     pub(crate) message_bytes_max: usize,
     /// Longest wait for the answer to a handshake.
     pub(crate) timeout: Duration,
+    /// Whether the driver reads bytes as they are asked for (epoll), and not before the turn's time.
+    pub(crate) reads_late: bool,
 }
 
 /// Whom to connect to, and by which addresses.
@@ -251,6 +266,8 @@ pub(crate) struct Connections<V, D> {
     random: SmallRng,
     /// What the program's clock shows when the driver's shows 0.
     clock_offset: u64,
+    /// The program's clock, for a driver that reads bytes after the turn's time.
+    late_clock: Option<Instant>,
     now: u64,
     connecting: u32,
 }
@@ -302,10 +319,10 @@ impl<V: Driver, D: Default> Connections<V, D> {
         origin: Instant,
         random: SmallRng,
     ) -> io::Result<Self> {
-        let now = driver.wait(Some(Duration::ZERO))?.as_nanos();
-        let clock_offset = (origin.elapsed().as_nanos() as u64).saturating_sub(now);
+        let (now, clock_offset) = set_clock(&mut driver, origin)?;
         let limits = Limits { message_bytes_max: opening.message_bytes_max, ..Limits::default() };
         Ok(Self {
+            late_clock: opening.reads_late.then_some(origin),
             driver,
             opening,
             limits,
@@ -362,6 +379,13 @@ impl<V: Driver, D: Default> Connections<V, D> {
         self.peer(link)
     }
 
+    /// The open connection that comes after the thread's own number `index`, round and round; `index` if there is none.
+    pub(crate) fn next_open(&self, index: usize) -> usize {
+        let count = self.roll.links.len();
+        let others = (1..=count).map(|step| (index + step) % count);
+        others.into_iter().find(|other| self.roll.links[*other].is_some()).unwrap_or(index)
+    }
+
     /// Connection numbers of this thread that have been open, counted from 0: some of them may be gone.
     pub(crate) fn indices(&self) -> usize {
         self.roll.links.len()
@@ -395,7 +419,12 @@ impl<V: Driver, D: Default> Connections<V, D> {
                     self.connecting -= 1;
                     talk.on_failed(number_of(tag), &ConnectFailure::System(error));
                 }
-                Completion::Received { link, buffer } => self.on_received(link, buffer, talk),
+                Completion::Received { link, buffer } => {
+                    if let Some(origin) = self.late_clock {
+                        self.now = origin.elapsed().as_nanos() as u64;
+                    }
+                    self.on_received(link, buffer, talk);
+                }
                 Completion::Sent { link, batch, error } => {
                     self.batches.put(batch);
                     // With an error the receiving side ends too and says why.
@@ -415,10 +444,12 @@ impl<V: Driver, D: Default> Connections<V, D> {
 
     /// Hands to the driver what was written in the turn, and ends what is to end.
     pub(crate) fn flush(&mut self, talk: &mut impl Talk<D>) {
-        for link in std::mem::take(&mut self.dirty) {
+        let mut dirty = std::mem::take(&mut self.dirty);
+        for link in dirty.drain(..) {
             let Some(Peer { side, encoder, .. }) = self.peer(link) else { continue };
             side.listed = false;
-            match side.leave.take() {
+            // The server may have been faster: then its close is answered first.
+            match side.leave.take().filter(|_| side.stage != Stage::Answering) {
                 Some(Leave::Clean) if encoder.is_some() && side.stage == Stage::Open => {
                     self.begin_close(link, Some(CloseFrame { code: CloseCode::NORMAL, reason: "" }));
                 }
@@ -436,6 +467,8 @@ impl<V: Driver, D: Default> Connections<V, D> {
             }
             self.send_gathered(link);
         }
+        dirty.append(&mut self.dirty);
+        self.dirty = dirty;
     }
 
     fn send_gathered(&mut self, link: Link) {
@@ -466,7 +499,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
         match side.stage {
             Stage::Handshaking => self.roll.handshaking -= 1,
             Stage::Answering => {}
-            Stage::Open | Stage::Closing => {
+            Stage::Open | Stage::Closing | Stage::Closed => {
                 self.roll.leave(side.number);
                 talk.on_gone(side.number, side.data, gone);
             }
@@ -538,7 +571,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
     fn on_receive_ended(&mut self, link: Link, error: Option<io::Error>, talk: &mut impl Talk<D>) {
         let Some(peer) = self.peer(link) else { return };
         let (stage, number) = (peer.side.stage, peer.side.number);
-        let gone = if stage == Stage::Closing { Gone::Meant } else { Gone::Ended(None) };
+        let gone = if stage == Stage::Closed { Gone::Meant } else { Gone::Ended(None) };
         match (stage, error) {
             (Stage::Handshaking, error) => {
                 self.forget(link, talk, &gone);
@@ -577,6 +610,8 @@ impl<V: Driver, D: Default> Connections<V, D> {
                     roll.enter(peer.side, *now);
                     talk.on_open(&mut peer);
                 }
+                // A server that pings and does not read is owed no endless row of pongs.
+                Ok(Some(Event::Ping(_))) if peer.gathered_bytes() > PONGS_BYTES_MAX => {}
                 Ok(Some(Event::Ping(payload))) => {
                     let key = MaskingKey::new(random.random());
                     peer.write_control(|encoder, out| encoder.encode_pong(key, payload, out));
@@ -603,7 +638,12 @@ impl<V: Driver, D: Default> Connections<V, D> {
                 talk.on_failed(number, &ConnectFailure::Handshake(failure));
             }
             // RFC 6455 §7.1.1: the server closes TCP first; its end of stream comes next.
-            (Stage::Closing, Gone::CloseFrame(_)) => return,
+            (Stage::Closing, Gone::CloseFrame(_)) => {
+                if let Some(Peer { side, .. }) = self.peer(link) {
+                    side.stage = Stage::Closed;
+                }
+                return;
+            }
             (Stage::Open, Gone::CloseFrame(close)) => return self.answer_close(link, close, talk),
             (_, gone) => self.forget(link, talk, &gone),
         }
@@ -637,10 +677,23 @@ impl<V: Driver, D: Default> Connections<V, D> {
                     talk.on_failed(number, &ConnectFailure::TimedOut);
                 }
                 Some((Stage::Closing | Stage::Answering, _)) => self.forget(link, talk, &Gone::CloseUnanswered),
+                Some((Stage::Closed, _)) => self.forget(link, talk, &Gone::Meant),
             }
             self.driver.close(link);
         }
     }
+}
+
+/// What the driver's clock shows, and what is to be added to it. Of several looks at both clocks the closest counts:
+/// whatever comes between the two looks makes the difference larger.
+fn set_clock(driver: &mut impl Driver, origin: Instant) -> io::Result<(u64, u64)> {
+    let mut best = (0, u64::MAX);
+    for _ in 0..5 {
+        let now = driver.wait(Some(Duration::ZERO))?.as_nanos();
+        let offset = (origin.elapsed().as_nanos() as u64).saturating_sub(now);
+        best = (now, offset.min(best.1));
+    }
+    Ok(best)
 }
 
 /// The number in a connect's tag.

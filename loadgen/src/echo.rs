@@ -17,6 +17,9 @@ use std::collections::VecDeque;
 /// Bytes that are written to a connection at once when it has fallen behind.
 const CATCH_UP_BYTES: usize = 1 << 20;
 
+/// Messages of one thread that wait for answers; what a schedule asks for beyond that is lost at once.
+const ON_THEIR_WAY_MAX: u64 = 1 << 24;
+
 /// What an echoing connection remembers.
 #[derive(Debug, Default)]
 pub(crate) struct Side {
@@ -55,7 +58,7 @@ impl Echo {
         let bare = plan.opening.endpoint.target.path.is_none();
         Self {
             frames: Frames::new(plan.size, plan.kind, bare, &mut random),
-            form: StampForm::short(plan.kind == MessageKind::Text),
+            form: StampForm::short(plan.kind == MessageKind::Text, plan.nonce),
             meter: Meter::default(),
             pacing: Pacing::new(share),
             sweep: Sweep::new(plan.answer_timeout),
@@ -80,8 +83,10 @@ impl Echo {
             self.meter.sent(intended, self.pacing.is_open().then(|| peer.now.saturating_sub(intended)));
             self.on_their_way += 1;
         }
-        if peer.is_sending() && self.pacing.is_open() {
-            peer.data().get_or_insert_default().waiting.push_back(intended);
+        let busy = peer.is_sending() || peer.gathered_bytes() >= CATCH_UP_BYTES;
+        let waiting = &mut peer.data().get_or_insert_default().waiting;
+        if self.pacing.is_open() && (busy || !waiting.is_empty()) {
+            waiting.push_back(intended);
         } else {
             self.write(peer, intended);
         }
@@ -113,41 +118,37 @@ impl Echo {
         sound.then_some(stamp.sequence)
     }
 
-    /// Counts an answer. `sequence` is `None` for a corrupted one.
+    /// Counts what came: the answer to message `sequence`, or something wrong.
     fn count(&mut self, peer: &mut Peer<'_, Data>, sequence: Option<u64>) {
         let (now, size, number) = (peer.now, self.frames.size(), peer.number());
+        let stalled = self.is_stalled(number);
         let Some(side) = peer.data() else { return };
-        let sound = sequence.is_some();
-        // A corrupted answer is taken for the one that comes next: something did come back.
-        let Some(sequence) = sequence.or_else(|| side.flight.oldest()) else {
+        let Some(sequence) = sequence else {
             self.meter.errors().corrupted += 1;
+            if side.flight.doubt() {
+                self.on_their_way -= u64::from(!stalled);
+                self.go_on(peer, 1);
+            }
             return;
         };
         let answer = side.flight.answer(sequence);
-        if !sound {
-            self.meter.errors().corrupted += 1;
-        }
         match answer {
             Answer::Sound(sent_at) | Answer::Reordered(sent_at) => {
                 if answer == Answer::Reordered(sent_at) {
                     self.meter.errors().reordered += 1;
                 }
-                if self.is_stalled(number) {
+                if stalled {
                     self.stalls.received += 1;
                 } else {
                     self.on_their_way -= 1;
-                    if sound {
-                        self.meter.received(sent_at, now, size);
-                    }
+                    self.meter.received(sent_at, now, size);
                 }
                 self.go_on(peer, 1);
             }
-            Answer::Late => {
-                // It was counted as lost by this run or the one before.
-                let errors = self.meter.errors();
-                errors.lost = errors.lost.saturating_sub(1);
-                errors.reordered += 1;
-            }
+            Answer::Doubted(_) if stalled => self.stalls.received += 1,
+            Answer::Doubted(sent_at) => self.meter.received(sent_at, now, size),
+            // It was counted as lost, and came too late to be anything else.
+            Answer::Late => {}
             Answer::Duplicate => self.meter.errors().duplicated += 1,
             Answer::Unknown => self.meter.errors().corrupted += 1,
         }
@@ -173,11 +174,13 @@ impl Echo {
                 self.meter.lost(sent_at, now);
             }
         });
-        while side.waiting.front().is_some_and(|intended| *intended < before) {
+        while let Some(&intended) = side.waiting.front()
+            && intended < before
+        {
             side.waiting.pop_front();
             lost += 1;
             if !stalled {
-                self.meter.errors().lost += 1;
+                self.meter.lost(intended, now);
             }
         }
         if !stalled {
@@ -190,7 +193,8 @@ impl Echo {
         for index in 0..connections.indices() {
             let Some(mut peer) = connections.peer_at(index) else { continue };
             let (number, now) = (peer.number(), peer.now);
-            if self.is_stalled(number) {
+            // Those that stall are owed answers until the run is over.
+            if self.is_stalled(number) && before != u64::MAX {
                 continue;
             }
             let Some(side) = peer.data() else { continue };
@@ -295,15 +299,13 @@ impl Scenario<Data> for Echo {
         while connections.open_count() > 0
             && let Some(intended) = self.pacing.due(now)
         {
-            // One of them is open.
-            let peer = loop {
-                self.next_index = (self.next_index + 1) % connections.indices();
-                if connections.peer_at(self.next_index).is_some() {
-                    break connections.peer_at(self.next_index);
-                }
-            };
-            if let Some(mut peer) = peer {
+            self.next_index = connections.next_open(self.next_index);
+            let Some(mut peer) = connections.peer_at(self.next_index) else { return };
+            if self.on_their_way < ON_THEIR_WAY_MAX {
                 self.send(&mut peer, intended);
+            } else {
+                self.meter.sent(intended, None);
+                self.meter.lost(intended, now);
             }
         }
         if let Some(before) = self.sweep.due(now) {
@@ -333,6 +335,10 @@ impl Scenario<Data> for Echo {
     fn give_up<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
         self.give_up_before(connections, u64::MAX);
         self.stalled = false;
+    }
+
+    fn grant(&mut self) {
+        self.pacing.grant();
     }
 
     fn meter(&mut self) -> &mut Meter {

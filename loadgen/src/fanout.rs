@@ -20,8 +20,10 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::{Relaxed, SeqCst};
 
-/// Messages that are written to a publisher at once when it has fallen behind.
-const CATCH_UP_MESSAGES: usize = 4096;
+/// Bytes that are written to a publisher at once when it has fallen behind.
+const CATCH_UP_BYTES: usize = 1 << 20;
+/// Messages of one publisher that wait to be written; what a schedule asks for beyond that is not published.
+const WAITING_MAX: usize = 1 << 20;
 
 /// When the stalled readers read again and nothing has come for so long, nothing more will.
 const STALLS_SILENT_NANOS: u64 = 1_000_000_000;
@@ -99,9 +101,12 @@ impl Fanout {
             burst: fanout.burst,
             on_open: fanout.on_open.clone(),
             frames: Frames::new(plan.size, plan.kind, false, &mut random),
-            form: StampForm::long(plan.kind == MessageKind::Text),
+            form: StampForm::long(plan.kind == MessageKind::Text, plan.nonce),
             meter: Meter::default(),
-            pacing: Pacing::new(plan.share_of_numbers(index, fanout.subscribers, fanout.publishers)),
+            pacing: Pacing::in_bursts(
+                plan.share_of_numbers(index, fanout.subscribers, fanout.publishers),
+                fanout.burst,
+            ),
             sweep: Sweep::new(plan.answer_timeout),
             publishers: Vec::new(),
             next_publisher: 0,
@@ -135,6 +140,13 @@ impl Fanout {
         let (index, number) = (self.publishers[at].0, self.publishers[at].1.number);
         let Some(mut peer) = connections.peer_at(number as usize / self.thread.1) else { return };
         let live = u64::from(self.control.fanout.live.load(SeqCst));
+        if matches!(peer.data().as_deref(), Some(Side::Publisher { waiting, .. }) if waiting.len() >= WAITING_MAX) {
+            for _ in 0..self.burst {
+                self.meter.sent(intended, None);
+            }
+            self.meter.lost_unseen(u64::from(self.burst) * live, self.sweep.timeout());
+            return;
+        }
         for turn in 0..self.burst {
             if turn > 0 && !self.pacing.spend() {
                 break;
@@ -143,12 +155,12 @@ impl Fanout {
             // Before the message leaves: whoever gets it finds it published.
             self.control.fanout.published[index].0.fetch_add(1, SeqCst);
             self.meter.sent(intended, self.pacing.is_open().then(|| peer.now.saturating_sub(intended)));
-            if peer.is_sending() && self.pacing.is_open() {
-                if let Some(Side::Publisher { waiting, .. }) = peer.data().as_deref_mut() {
+            let busy = peer.is_sending() || peer.gathered_bytes() >= CATCH_UP_BYTES;
+            match peer.data().as_deref_mut() {
+                Some(Side::Publisher { waiting, .. }) if self.pacing.is_open() && (busy || !waiting.is_empty()) => {
                     waiting.push_back(intended);
                 }
-            } else {
-                self.write(&mut peer, at, intended);
+                _ => self.write(&mut peer, at, intended),
             }
         }
     }
@@ -183,7 +195,8 @@ impl Fanout {
                     }
                 }
                 board.wake_at[*index].0.store(u64::MAX, SeqCst);
-                if !self.pacing.spend() {
+                // With nobody left to listen nothing would hold it back.
+                if board.live.load(SeqCst) == 0 || !self.pacing.spend() {
                     break;
                 }
                 self.publish(connections, at, now);
@@ -235,6 +248,8 @@ impl Fanout {
                 self.meter.errors().duplicated += 1;
                 return;
             }
+            // It was counted as lost, and came too late to be anything else.
+            Arrival::Late => return,
             Arrival::Reordered => self.meter.errors().reordered += 1,
             Arrival::Sound => {}
         }
@@ -251,12 +266,17 @@ impl Fanout {
 
     /// What a subscriber has not got by now it never will. Answers how much that is.
     fn settle(published: &[u64], tracks: &mut [Track], received: &mut u64) -> u64 {
-        let lost = tracks.iter().zip(published).map(|(track, count)| track.owed(*count)).sum();
+        let lost = published.iter().sum::<u64>().saturating_sub(*received);
         *received += lost;
         for (track, count) in tracks.iter_mut().zip(published) {
             track.skip_to(*count);
         }
         lost
+    }
+
+    /// Whether nothing more will be published from here in this run: the count has left, or its publishers are gone.
+    fn has_published_all(&self) -> bool {
+        self.pacing.is_spent() || self.publishers.iter().all(|(_, publisher)| publisher.gone)
     }
 
     /// This thread publishes no more in this run.
@@ -320,7 +340,7 @@ impl Talk<Data> for Fanout {
     fn on_pong(&mut self, _: &mut Peer<'_, Data>) {}
 
     fn on_sent(&mut self, peer: &mut Peer<'_, Data>) {
-        for _ in 0..CATCH_UP_MESSAGES {
+        for _ in 0..(CATCH_UP_BYTES / self.frames.size()).max(1) {
             let Some(Side::Publisher { publisher, waiting }) = peer.data().as_deref_mut() else { return };
             let (publisher, Some(intended)) = (*publisher, waiting.pop_front()) else { return };
             let at = self.publishers.iter().position(|(index, _)| *index == publisher);
@@ -350,7 +370,8 @@ impl Talk<Data> for Fanout {
                 let published = self.published_each();
                 let owed: Vec<u64> = tracks.iter().zip(&published).map(|(track, count)| track.owed(*count)).collect();
                 if !meant {
-                    self.meter.errors().lost += owed.iter().sum::<u64>();
+                    let lost = published.iter().sum::<u64>().saturating_sub(*received);
+                    self.meter.lost_unseen(lost, self.sweep.timeout());
                 }
                 self.live -= 1;
                 self.accounted -= *received;
@@ -369,14 +390,16 @@ impl Scenario<Data> for Fanout {
     fn begin<V: Driver>(&mut self, run: &RunPlan, connections: &mut Connections<V, Data>) {
         self.stalled = run.stalled;
         self.stalls = Stalls::default();
-        self.stalled_owed = self.published();
+        self.stalled_owed = self.control.fanout.published_before.load(SeqCst);
         if self.stalled {
             self.set_stalled_reading(connections, false);
         }
         self.begun = true;
         self.stalls_moved = connections.now();
-        for (_, publisher) in &mut self.publishers {
-            publisher.progress.0 = connections.now();
+        for (index, publisher) in &mut self.publishers {
+            // What the last run lost is settled.
+            publisher.expected = self.control.fanout.delivered[*index].0.load(SeqCst);
+            publisher.progress = (connections.now(), publisher.expected);
         }
         self.pacing.begin(run, &mut self.random);
         self.publishes = self.pacing.has_share();
@@ -397,7 +420,7 @@ impl Scenario<Data> for Fanout {
         if let Some(before) = self.sweep.due(now) {
             self.write_off(before);
         }
-        if self.pacing.is_spent() {
+        if self.has_published_all() {
             self.end_publishing();
         }
     }
@@ -410,21 +433,22 @@ impl Scenario<Data> for Fanout {
         self.pacing.stop();
         if self.stalled {
             self.set_stalled_reading(connections, true);
+            self.stalls_moved = connections.now();
         }
         self.end_publishing();
     }
 
     fn has_sent_all(&self) -> bool {
-        !self.pacing.has_share() || self.pacing.is_spent()
+        self.control.fanout.publishing.load(SeqCst) == 0
     }
 
     fn is_quiet<V: Driver>(&self, connections: &Connections<V, Data>) -> bool {
+        // Before what was published is looked at: nothing is added behind it.
+        let publishing = self.control.fanout.publishing.load(SeqCst);
         let published = self.published();
         let stalls_over = self.stalls.received >= self.stalls_expected(published)
             || connections.now().saturating_sub(self.stalls_moved) > STALLS_SILENT_NANOS;
-        self.control.fanout.publishing.load(SeqCst) == 0
-            && self.accounted >= published * self.live
-            && (!self.stalled || stalls_over)
+        publishing == 0 && self.accounted >= published * self.live && (!self.stalled || stalls_over)
     }
 
     fn give_up<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
@@ -433,14 +457,32 @@ impl Scenario<Data> for Fanout {
         for index in 0..connections.indices() {
             let Some(mut peer) = connections.peer_at(index) else { continue };
             let counts = self.counts(peer.number());
-            let Some(Side::Subscriber { tracks, received }) = peer.data().as_deref_mut() else { continue };
+            let (tracks, received) = match peer.data().as_deref_mut() {
+                Some(Side::Subscriber { tracks, received }) => (tracks, received),
+                Some(Side::Publisher { waiting, .. }) => {
+                    waiting.clear();
+                    continue;
+                }
+                None => continue,
+            };
             let lost = Self::settle(&published, tracks, received);
             if counts {
                 self.accounted += lost;
-                self.meter.errors().lost += lost;
+                self.meter.lost_unseen(lost, self.sweep.timeout());
             }
         }
+        for (index, publisher) in &mut self.publishers {
+            publisher.sequence = published[*index];
+        }
         self.stalled = false;
+    }
+
+    fn is_futile(&self) -> bool {
+        self.begun && self.control.fanout.live.load(SeqCst) == 0
+    }
+
+    fn grant(&mut self) {
+        self.pacing.grant();
     }
 
     fn meter(&mut self) -> &mut Meter {

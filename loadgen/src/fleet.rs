@@ -26,6 +26,8 @@ use std::time::{Duration, Instant};
 const LEAD: Duration = Duration::from_millis(30);
 /// How often the server's memory is looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How much later than a thread the main thread gives up.
+const GRACE_OF_HANDSHAKES: Duration = Duration::from_secs(1);
 /// Longer than a thread may take to answer in the end.
 const GRACE: Duration = Duration::from_secs(30);
 
@@ -167,10 +169,13 @@ impl Fleet {
                 format!("connecting: {open} of {wanted}, {rate:.0}/s, {failed} failed")
             });
             // A connect that nobody answers is no completion: the system tries for two minutes.
-            let idle = progress.1.elapsed() > self.plan.opening.timeout;
+            // A handshake that nobody answers is told by its thread first.
+            let idle = progress.1.elapsed() > self.plan.opening.timeout + GRACE_OF_HANDSHAKES;
             if idle && self.plan.all_must_connect {
                 let limit = humantime::format_duration(self.plan.opening.timeout);
-                self.troubles.push(format!("{open} of {wanted} connections stand, and no more came for {limit}"));
+                self.troubles.push(format!(
+                    "{open} of {wanted} connections stand, and no more came within {limit}: the address does not answer"
+                ));
                 return Err(self.cannot_connect());
             }
             if idle || self.is_stopped() {
@@ -218,6 +223,8 @@ impl Fleet {
             let share = |index| self.plan.share_of_numbers(index, fanout.subscribers, fanout.publishers).count;
             let publishing = (0..self.threads.len()).filter(|index| share(*index) > 0).count();
             self.control.fanout.publishing.store(publishing as u32, SeqCst);
+            let published = self.control.fanout.published.iter().map(|count| count.0.load(SeqCst)).sum();
+            self.control.fanout.published_before.store(published, SeqCst);
         }
         self.tell(|| Command::Run(plan.clone()));
         Gathering::new(self, &plan).gather()
@@ -282,22 +289,23 @@ impl<'a> Gathering<'a> {
             self.watch_server()?;
             let timeout = self.next_look();
             match self.fleet.next_note(timeout)? {
-                Some((_, Note::Interval { index, interval })) => self.add_interval(index, *interval),
+                Some((_, Note::Interval { index, interval })) => {
+                    self.add_interval(index, *interval);
+                    last = Instant::now();
+                }
                 Some((_, Note::Done(done))) => {
-                    if self.done.is_empty() {
-                        self.end_watch()?;
-                    }
                     self.done.push(*done);
                     last = Instant::now();
                 }
                 _ => {}
             }
             self.show();
-            // Only a thread that hangs is silent for so long after another has ended.
+            // A thread that measures says so each second, and waits for answers no longer than the timeout.
             if !self.done.is_empty() && last.elapsed() > patience {
                 return Err(io::Error::other("a thread does not end its run"));
             }
         }
+        self.end_watch()?;
         self.fleet.live.clear();
         Ok(self.conclude())
     }

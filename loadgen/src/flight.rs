@@ -2,7 +2,7 @@
 //!
 //! [`Flight`] is a sender's side, for messages that come back; [`Track`] a receiver's, for messages of somebody else.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 /// Stands for a message that is answered while earlier ones are not.
 const ANSWERED: u64 = u64::MAX;
@@ -22,6 +22,8 @@ pub(crate) struct Flight {
     highest: u64,
     /// Messages given up as lost; empty in a sound run.
     lost: BTreeSet<u64>,
+    /// Messages that something wrong was taken to answer, and when they were meant to leave; empty in a sound run.
+    doubted: BTreeMap<u64, u64>,
 }
 
 /// What an answer is to its sender.
@@ -31,6 +33,8 @@ pub(crate) enum Answer {
     Sound(u64),
     /// The same, but a later message was answered before.
     Reordered(u64),
+    /// To a message that left at this time and was taken for answered by something wrong.
+    Doubted(u64),
     /// To a message that had been given up: it was counted as lost, and is not.
     Late,
     /// To a message that was answered before.
@@ -53,7 +57,11 @@ impl Flight {
 
     pub(crate) fn answer(&mut self, sequence: u64) -> Answer {
         let Some(index) = sequence.checked_sub(self.first) else {
-            return if self.lost.remove(&sequence) { Answer::Late } else { Answer::Duplicate };
+            return match self.doubted.remove(&sequence) {
+                Some(sent_at) => Answer::Doubted(sent_at),
+                None if self.lost.remove(&sequence) => Answer::Late,
+                None => Answer::Duplicate,
+            };
         };
         let sent_at = if index == 0 {
             // Nearly always: the oldest.
@@ -75,6 +83,19 @@ impl Flight {
         let in_order = sequence >= self.highest;
         self.highest = self.highest.max(sequence + 1);
         if in_order { Answer::Sound(sent_at) } else { Answer::Reordered(sent_at) }
+    }
+
+    /// Something wrong came: it is taken for the answer to the oldest message, until that one's own comes. Answers
+    /// whether one waited.
+    pub(crate) fn doubt(&mut self) -> bool {
+        let Some(sent_at) = self.sent_at.pop_front() else { return false };
+        if self.doubted.len() < MISSING_MAX {
+            self.doubted.insert(self.first, sent_at);
+        }
+        self.highest = self.highest.max(self.first + 1);
+        self.first += 1;
+        self.forget_answered();
+        true
     }
 
     /// The first is never an answered one.
@@ -109,6 +130,8 @@ pub(crate) struct Track {
     next: u64,
     /// Smaller ones that have not come.
     missing: BTreeSet<u64>,
+    /// Of those below this one it is settled what was lost.
+    settled: u64,
 }
 
 /// What a message is to its receiver.
@@ -118,6 +141,8 @@ pub(crate) enum Arrival {
     /// A later one came before.
     Reordered,
     Duplicate,
+    /// It had been given up as lost, or came again after that.
+    Late,
 }
 
 impl Track {
@@ -130,7 +155,11 @@ impl Track {
             self.next = sequence + 1;
             return Arrival::Sound;
         }
-        if self.missing.remove(&sequence) { Arrival::Reordered } else { Arrival::Duplicate }
+        match self.missing.remove(&sequence) {
+            true => Arrival::Reordered,
+            false if sequence < self.settled => Arrival::Late,
+            false => Arrival::Duplicate,
+        }
     }
 
     /// Of the first `count` messages, those that have not come.
@@ -141,6 +170,7 @@ impl Track {
     /// Starts at `sequence`: whatever came before is over and done with.
     pub(crate) fn skip_to(&mut self, sequence: u64) {
         self.next = self.next.max(sequence);
+        self.settled = self.next;
         self.missing.clear();
     }
 }
@@ -193,6 +223,21 @@ mod tests {
     }
 
     #[test]
+    fn what_is_taken_for_answered_may_still_be() {
+        let mut flight = Flight::default();
+        assert!(!flight.doubt());
+        for at in 0..4 {
+            flight.send(at);
+        }
+        assert!(flight.doubt() && flight.doubt());
+        assert_eq!(flight.oldest(), Some(2));
+        assert_eq!(
+            [1, 1, 2].map(|sequence| flight.answer(sequence)),
+            [Answer::Doubted(1), Answer::Duplicate, Answer::Sound(2)]
+        );
+    }
+
+    #[test]
     fn a_receiver_tells_late_from_double() {
         let mut track = Track::default();
         let seen = [0, 2, 1, 1, 5, 3].map(|sequence| track.arrive(sequence));
@@ -200,7 +245,6 @@ mod tests {
         assert_eq!(seen, [Sound, Sound, Reordered, Duplicate, Sound, Reordered]);
         assert_eq!(track.owed(7), 2);
         track.skip_to(9);
-        assert_eq!(track.arrive(4), Duplicate);
-        assert_eq!(track.arrive(9), Sound);
+        assert_eq!([4, 9, 9].map(|sequence| track.arrive(sequence)), [Arrival::Late, Sound, Duplicate]);
     }
 }

@@ -112,7 +112,7 @@ mod tests {
     fn a_server_reads_the_stamp_and_the_body_whatever_the_size() {
         for kind in [MessageKind::Text, MessageKind::Binary] {
             for size in [1, 11, 12, 16, 20, 125, 126, 65_535, 65_536, 100_000] {
-                let form = StampForm::short(kind == MessageKind::Text);
+                let form = StampForm::short(kind == MessageKind::Text, 0);
                 let mut frames = Frames::new(size, kind, false, &mut SmallRng::seed_from_u64(1));
                 let mut batch = Batch::default();
                 for sequence in 0..3 {

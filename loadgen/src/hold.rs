@@ -37,7 +37,7 @@ impl Hold {
         Self {
             ask,
             frames: Frames::new(plan.size, plan.kind, false, &mut random),
-            form: StampForm::short(plan.kind == MessageKind::Text),
+            form: StampForm::short(plan.kind == MessageKind::Text, plan.nonce),
             meter: Meter::default(),
             sweep: Sweep::new(plan.answer_timeout),
             next_index: None,
@@ -69,7 +69,8 @@ impl Hold {
         }
         self.asked -= 1;
         if sound {
-            self.meter.received(asked_at, now, self.frames.size());
+            let bytes = if self.ask == Ask::Echo { self.frames.size() } else { 0 };
+            self.meter.received(asked_at, now, bytes);
         } else {
             self.meter.errors().corrupted += 1;
         }

@@ -39,12 +39,15 @@ mod worker;
 use args::{Cli, OutputArgs, Scenario};
 use clap::Parser;
 use conduct::{Outcome, Stop};
+use report::model::Report;
 use signal_hook::consts::{SIGINT, SIGTERM};
 use std::io;
 use std::process::ExitCode;
 
 /// It could not run.
 const FAILED: u8 = 1;
+/// Wrong flags: what clap answers too.
+const USAGE: u8 = 2;
 /// Messages or connections were lost or wrong.
 const WRONG: u8 = 3;
 /// An assertion did not hold, or no rate kept the promise.
@@ -55,7 +58,9 @@ fn main() -> ExitCode {
         Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("ringload: {error}");
-            ExitCode::from(FAILED)
+            // From us and not from the system: flags that do not go together.
+            let usage = error.kind() == io::ErrorKind::InvalidInput && error.raw_os_error().is_none();
+            ExitCode::from(if usage { USAGE } else { FAILED })
         }
     }
 }
@@ -91,13 +96,27 @@ fn stop_on_signals() -> io::Result<Stop> {
 }
 
 fn tell(outcome: &Outcome, output: &OutputArgs) -> io::Result<()> {
-    if !output.quiet && !output.files.takes_stdout() {
+    if output.quiet || output.files.takes_stdout() {
+        tell_failures(&outcome.report);
+    } else {
         report::table::print(&outcome.report)?;
     }
     for trouble in &outcome.report.troubles {
         eprintln!("ringload: {trouble}");
     }
     output.files.write(&outcome.report, &outcome.runs)
+}
+
+/// What decides the exit code is said in words too, where no table says it.
+fn tell_failures(report: &Report) {
+    for run in &report.runs {
+        for (name, count) in run.errors.iter().filter(|(name, count)| **count > 0 && *name != "total") {
+            eprintln!("ringload: {}: {count} {name}", run.label);
+        }
+    }
+    for assertion in report.assertions.iter().filter(|assertion| !assertion.holds) {
+        eprintln!("ringload: {} does not hold", assertion.text);
+    }
 }
 
 fn verdict(outcome: &Outcome) -> u8 {

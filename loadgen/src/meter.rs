@@ -11,8 +11,9 @@ pub(crate) struct Meter {
     start: u64,
     /// … to before here.
     end: u64,
-    /// Whatever came, in the measured time or not.
+    /// Whatever came, in the measured time or not, and when the last did.
     received_ever: u64,
+    last_received: u64,
 }
 
 impl Meter {
@@ -45,6 +46,7 @@ impl Meter {
     #[inline]
     pub(crate) fn received(&mut self, intended: u64, now: u64, bytes: usize) {
         self.received_ever += 1;
+        self.last_received = now;
         if self.measures(now) {
             self.window.received += 1;
             self.window.received_bytes += bytes as u64;
@@ -57,9 +59,27 @@ impl Meter {
     /// A message is given up. Its latency is at least what it has waited: leaving it out would flatter the server.
     pub(crate) fn lost(&mut self, intended: u64, now: u64) {
         self.window.errors.lost += 1;
+        self.waited_in_vain(intended, now);
+    }
+
+    /// Deliveries are given up of which only the number is known: they have waited for at least `waited`.
+    pub(crate) fn lost_unseen(&mut self, count: u64, waited: u64) {
+        self.window.errors.lost += count;
+        if self.end > self.start {
+            self.window.latency.saturating_record_n(waited, count);
+        }
+    }
+
+    /// The same for one that another error stands for already.
+    pub(crate) fn waited_in_vain(&mut self, intended: u64, now: u64) {
         if self.measures(intended) {
             self.window.latency.saturating_record(now.saturating_sub(intended));
         }
+    }
+
+    /// When the last message came, nanoseconds since the program's start.
+    pub(crate) const fn last_received(&self) -> u64 {
+        self.last_received
     }
 
     /// Messages that came as they should since the start.

@@ -10,31 +10,48 @@ use std::time::Duration;
 #[derive(Debug)]
 pub(crate) struct Pacing {
     share: Share,
+    /// Messages that leave at each time the schedule names.
+    burst: u32,
     sending: bool,
-    /// Messages that may still leave.
+    /// Messages that may still leave …
     left: u64,
+    /// … and how many those are from the start of the measured time on.
+    granted: u64,
     in_flight: Option<u32>,
     schedule: Option<Schedule>,
 }
 
 impl Pacing {
     pub(crate) fn new(share: Share) -> Self {
-        Self { share, sending: false, left: 0, in_flight: None, schedule: None }
+        Self::in_bursts(share, 1)
+    }
+
+    /// The same for messages that leave `burst` at a time.
+    pub(crate) fn in_bursts(share: Share, burst: u32) -> Self {
+        Self { share, burst, sending: false, left: 0, granted: 0, in_flight: None, schedule: None }
     }
 
     pub(crate) fn begin(&mut self, run: &RunPlan, random: &mut SmallRng) {
-        self.left = match run.length {
+        self.granted = match run.length {
             Length::Time(_) => u64::MAX,
             Length::Count(count) => self.share.of_count(count),
         };
+        // The warm-up is not counted.
+        self.left = if run.warm_up.is_zero() { self.granted } else { u64::MAX };
         self.sending = self.share.count > 0;
         (self.in_flight, self.schedule) = match &run.pace {
             Pace::Closed { in_flight } => (Some(*in_flight), None),
             Pace::Open { arrivals, steps } => {
                 let random = SmallRng::from_rng(random);
-                (None, Some(Schedule::new(*arrivals, steps, run.start, self.share, random)))
+                let steps = steps.slower(f64::from(self.burst));
+                (None, Some(Schedule::new(*arrivals, &steps, run.start, self.share, random)))
             }
         };
+    }
+
+    /// The measured time begins.
+    pub(crate) fn grant(&mut self) {
+        self.left = self.granted;
     }
 
     /// Whether anything leaves from this thread at all.
@@ -105,6 +122,11 @@ impl Sweep {
         }
         self.next = now + self.timeout / 10;
         now.checked_sub(self.timeout)
+    }
+
+    /// The longest wait for an answer, nanoseconds.
+    pub(crate) const fn timeout(&self) -> u64 {
+        self.timeout
     }
 
     /// The time of the last look.

@@ -24,6 +24,8 @@ pub(crate) struct Plan {
     pub(crate) size: usize,
     pub(crate) kind: MessageKind,
     pub(crate) answer_timeout: Duration,
+    /// Tells this program's messages from those of another one.
+    pub(crate) nonce: u64,
 }
 
 impl Plan {
@@ -161,6 +163,8 @@ pub(crate) struct FanoutBoard {
     pub(crate) sleeper: Vec<AtomicU32>,
     /// … when `delivered` has come this far.
     pub(crate) wake_at: Vec<Alone<AtomicU64>>,
+    /// What all of them had published when the run began.
+    pub(crate) published_before: AtomicU64,
     /// Threads that may still publish in this run.
     pub(crate) publishing: AtomicU32,
     /// Subscribers that count.

@@ -50,6 +50,11 @@ impl Steps {
         Self(vec![(rate, Duration::MAX)])
     }
 
+    /// The same over the same time, with each rate divided by `divisor`.
+    pub(crate) fn slower(&self, divisor: f64) -> Self {
+        Self(self.0.iter().map(|(rate, duration)| (rate / divisor, *duration)).collect())
+    }
+
     /// How long all of them take.
     pub(crate) fn duration(&self) -> Duration {
         self.0.iter().fold(Duration::ZERO, |sum, (_, duration)| sum.saturating_add(*duration))

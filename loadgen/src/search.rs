@@ -1,5 +1,8 @@
 //! The search for the highest rate that keeps a promise: doubling until one breaks it, then halving the gap.
 
+/// Trials in a row that may tell nothing: the next one would not either.
+const MISSED_MAX: u32 = 3;
+
 /// A search between two rates.
 #[derive(Debug)]
 pub(crate) struct Search {
@@ -11,12 +14,14 @@ pub(crate) struct Search {
     broken: Option<f64>,
     /// A rate that broke the promise once, by what may have been an accident.
     doubted: Option<f64>,
+    /// Trials in a row that told nothing.
+    missed: u32,
     reason: Option<String>,
 }
 
 impl Search {
     pub(crate) fn new(from: f64, to: f64, precision: f64) -> Self {
-        Self { next: from, most: to, precision, kept: None, broken: None, doubted: None, reason: None }
+        Self { next: from, most: to, precision, kept: None, broken: None, doubted: None, missed: 0, reason: None }
     }
 
     /// The rate to try; `None` when the search is over.
@@ -27,11 +32,22 @@ impl Search {
     /// The promise held at this rate.
     pub(crate) fn kept(&mut self, rate: f64) {
         self.kept = Some(rate);
+        self.missed = 0;
         self.move_on();
+    }
+
+    /// The trial told nothing of the server, for this reason. It is made again, and in the end given up.
+    pub(crate) fn missed(&mut self, rate: f64, reason: &str) {
+        debug_assert!((rate - self.next).abs() < f64::EPSILON * rate);
+        self.missed += 1;
+        if self.missed == MISSED_MAX {
+            self.end(reason.to_owned());
+        }
     }
 
     /// The promise did not hold. Unless it is `clear` why, the rate gets a second chance.
     pub(crate) fn broke(&mut self, rate: f64, clear: bool) {
+        self.missed = 0;
         if !clear && self.doubted != Some(rate) {
             self.doubted = Some(rate);
             return;
@@ -113,6 +129,17 @@ mod tests {
             let (search, _) = search(1_000.0, 1e7, 5_000.0, Some(trial));
             assert!(search.highest_kept().expect("some rate is kept") > 4_800.0, "an accident in trial {trial}");
         }
+    }
+
+    #[test]
+    fn trials_that_tell_nothing_are_made_again_and_given_up_in_the_end() {
+        let mut search = Search::new(100.0, 1_000.0, 0.03);
+        for _ in 1..MISSED_MAX {
+            search.missed(100.0, "busy");
+            assert_eq!(search.next_rate(), Some(100.0));
+        }
+        search.missed(100.0, "busy");
+        assert_eq!((search.next_rate(), search.reason()), (None, "busy"));
     }
 
     #[test]

@@ -7,6 +7,8 @@ use crate::report::model;
 use crate::route::Routes;
 use crate::stamp::StampForm;
 use crate::target::Target;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
 use ringwave::MessageKind;
 use ringwave::driver::{Uring, UringConfig, cores};
 use ringwave::protocol::handshake::ClientRequest;
@@ -34,6 +36,7 @@ pub(crate) fn plan(
     let needed = if churns { CHURN_PORTS } else { connections };
     let address = url.resolve()?;
     let routes = Routes::new(address, connect.source.as_ref(), connect.target.as_ref(), needed)?;
+    let driver = driver(connect.driver)?;
     let opening = Opening {
         endpoint: Endpoint { target: url.clone(), routes },
         publishers: None,
@@ -41,6 +44,7 @@ pub(crate) fn plan(
         protocols: connect.protocol.clone(),
         message_bytes_max: message.size.max(MESSAGE_BYTES_MAX),
         timeout: connect.connect_timeout,
+        reads_late: driver == DriverKind::Epoll,
     };
     check_request(url, connect)?;
     let at_once = if let Load::Churn { at_once, .. } = load { at_once } else { connections };
@@ -51,12 +55,13 @@ pub(crate) fn plan(
         connections: if churns { 0 } else { connections },
         threads: threads.clamp(1, at_once as usize),
         pin: !connect.no_pin,
-        driver: driver(connect.driver)?,
+        driver,
         connect_rate: connect.connect_rate,
         all_must_connect: !churns,
         size: message.size,
         kind: message.kind,
         answer_timeout: message.answer_timeout,
+        nonce: SmallRng::from_os_rng().random(),
     })
 }
 
@@ -82,7 +87,7 @@ pub(crate) fn fanout(
     readers: u32,
     stalled: u32,
 ) -> io::Result<(Load, u32)> {
-    let stamp = StampForm::long(message.kind == MessageKind::Text).len();
+    let stamp = StampForm::long(message.kind == MessageKind::Text, 0).len();
     if message.size < stamp {
         return Err(invalid(&format!(
             "-s {}: a published message says who sent it and when, which takes {stamp} bytes",
@@ -111,6 +116,14 @@ pub(crate) fn separate_publishers(plan: &mut Plan, args: &PublishArgs, connect: 
     check_request(url, connect)?;
     let routes = Routes::new(url.resolve()?, connect.source.as_ref(), None, *publishers)?;
     plan.opening.publishers = Some((*subscribers, Endpoint { target: url.clone(), routes }));
+    Ok(())
+}
+
+/// Flags that would do nothing are an error.
+pub(crate) fn refuse_publishing(args: &PublishArgs) -> io::Result<()> {
+    if args.publishers != 1 || args.burst != 1 || args.publish_url.is_some() || args.on_open.is_some() {
+        return Err(invalid("--publishers, --burst, --publish-url and --on-open are for --load fanout"));
+    }
     Ok(())
 }
 

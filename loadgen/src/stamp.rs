@@ -39,6 +39,8 @@ pub(crate) struct Stamp {
 pub(crate) struct StampForm {
     long: bool,
     text: bool,
+    /// Of this program's run: the check of somebody else's message does not agree.
+    nonce: u64,
 }
 
 /// A stamp as it stands in a message.
@@ -66,13 +68,13 @@ impl Wire {
 
 impl StampForm {
     /// For messages that come back to their sender, which remembers when they left.
-    pub(crate) const fn short(text: bool) -> Self {
-        Self { long: false, text }
+    pub(crate) const fn short(text: bool, nonce: u64) -> Self {
+        Self { long: false, text, nonce }
     }
 
     /// For messages that others get.
-    pub(crate) const fn long(text: bool) -> Self {
-        Self { long: true, text }
+    pub(crate) const fn long(text: bool, nonce: u64) -> Self {
+        Self { long: true, text, nonce }
     }
 
     /// Bytes of a message that the stamp takes.
@@ -121,7 +123,7 @@ impl StampForm {
     /// 32 bits over all of a stamp; any bit of it changes about half of them.
     #[inline]
     fn check(self, stamp: Stamp) -> u32 {
-        let name = mix(stamp.name());
+        let name = mix(stamp.name() ^ self.nonce);
         (if self.long { name ^ mix(stamp.time ^ 0x9e37_79b9_7f4a_7c15) } else { name }) as u32
     }
 }
@@ -148,7 +150,7 @@ mod tests {
     fn stamps_survive_the_wire_in_every_form() {
         for (long, time) in [(false, 0), (true, TIME_MAX)] {
             for text in [false, true] {
-                let form = StampForm { long, text };
+                let form = StampForm { long, text, nonce: 7 };
                 for (sender, sequence) in [(0, 0), (SENDER_MAX, SEQUENCE_MAX), (7, 1 << 33)] {
                     let stamp = Stamp { sender, sequence, time };
                     let wire = form.encode(stamp);
@@ -162,7 +164,7 @@ mod tests {
 
     #[test]
     fn a_flipped_bit_anywhere_is_seen() {
-        let form = StampForm::long(false);
+        let form = StampForm::long(false, 7);
         let wire = form.encode(Stamp { sender: 3, sequence: 5, time: 9 });
         for bit in 0..8 * form.len() {
             let mut bytes = wire.as_bytes().to_vec();
@@ -170,5 +172,6 @@ mod tests {
             assert_eq!(form.decode(&bytes), None, "bit {bit}");
         }
         assert_eq!(form.decode(&wire.as_bytes()[1..]), None);
+        assert_eq!(StampForm::long(false, 8).decode(wire.as_bytes()), None, "another program's");
     }
 }

@@ -94,6 +94,8 @@ pub(crate) trait Scenario<D>: Talk<D> {
     /// What has not come will not: count it.
     fn give_up<V: Driver>(&mut self, connections: &mut Connections<V, D>);
     fn meter(&mut self) -> &mut Meter;
+    /// The warm-up is over: a run by count counts from here.
+    fn grant(&mut self) {}
     /// Whether going on will not measure anything.
     fn is_futile(&self) -> bool {
         false
@@ -121,6 +123,8 @@ struct Running {
     measured_from: u64,
     measured_to: u64,
     times: ThreadTimes,
+    /// In a run by count: when the last message had left.
+    all_sent_at: Option<u64>,
     intervals: usize,
     interval_from: u64,
 }
@@ -236,6 +240,7 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
                     measured_from,
                     measured_to,
                     times: ThreadTimes::default(),
+                    all_sent_at: None,
                     intervals: 0,
                     interval_from: measured_from,
                 });
@@ -301,6 +306,9 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         if running.stage == Stage::WarmingUp && now >= running.measured_from {
             running.stage = Stage::Measuring;
             running.times = ThreadTimes::now();
+            if !running.plan.warm_up.is_zero() {
+                scenario.grant();
+            }
         }
         if running.stage == Stage::Measuring {
             self.measure(now, stopped);
@@ -323,10 +331,20 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         let scenario = &mut self.reporter.scenario;
         let open = u64::from(self.connections.open_count());
         let by_count = matches!(running.plan.length, Length::Count(_));
-        let all_sent = by_count && scenario.has_sent_all() && scenario.is_quiet(&self.connections);
+        let mut all_sent = by_count && scenario.has_sent_all();
+        if all_sent && !scenario.is_quiet(&self.connections) {
+            // What does not come is waited for as long as at the end of a run by time.
+            let since = *running.all_sent_at.get_or_insert(now);
+            all_sent = now.saturating_sub(since) >= self.post.plan.answer_timeout.as_nanos() as u64;
+        }
         let deserted = self.opened_some && open == 0;
         let over = stopped || all_sent || deserted || scenario.is_futile() || now >= running.measured_to;
-        let end = if over { now.min(running.measured_to) } else { now };
+        // A run by count lasts until its last answer.
+        let end = match running.plan.length {
+            Length::Time(_) => now.min(running.measured_to),
+            Length::Count(_) if all_sent => scenario.meter().last_received().clamp(running.interval_from, now),
+            Length::Count(_) => now,
+        };
         while end - running.interval_from >= SECOND || (over && end > running.interval_from) {
             let length = SECOND.min(end - running.interval_from);
             let interval = Interval {
@@ -353,7 +371,8 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         let scenario = &mut self.reporter.scenario;
         let timeout = self.post.plan.answer_timeout.as_nanos() as u64;
         let timeout = if self.post.control.stop.load(Relaxed) { timeout.min(SECOND) } else { timeout };
-        let patient = now.saturating_sub(running.measured_to) < timeout;
+        let since = running.all_sent_at.unwrap_or(running.measured_to);
+        let patient = now.saturating_sub(since) < timeout;
         if patient && !scenario.is_quiet(&self.connections) {
             return;
         }
