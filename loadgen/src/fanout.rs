@@ -232,46 +232,55 @@ impl Fanout {
 
     fn deliver(&mut self, peer: &mut Peer<'_, Data>, message: Message<'_>) {
         let (now, number) = (peer.now, peer.number());
-        let counts = self.counts(number);
         let payload = message.as_bytes();
+        let stamp = self.form.decode(payload);
         let sound = payload.len() == self.frames.size()
             && message.kind() == self.frames.kind()
             && payload[self.form.len()..] == *self.frames.body(self.form.len());
-        let stamp = self.form.decode(payload).filter(|_| sound);
         let Some(Side::Subscriber { tracks, received }) = peer.data().as_deref_mut() else { return };
-        let Some((stamp, track)) = stamp.and_then(|stamp| Some((stamp, tracks.get_mut(stamp.sender as usize)?))) else {
-            self.meter.errors().corrupted += 1;
-            return;
-        };
-        match track.arrive(stamp.sequence) {
-            Arrival::Duplicate => {
+        let track = stamp.and_then(|stamp| tracks.get_mut(stamp.sender as usize));
+        match track.map(|track| track.arrive(stamp.map_or(0, |stamp| stamp.sequence))) {
+            // It was counted as lost, and came too late to be anything else.
+            Some(Arrival::Late) => return,
+            Some(Arrival::Duplicate) => {
                 self.meter.errors().duplicated += 1;
                 return;
             }
-            // It was counted as lost, and came too late to be anything else.
-            Arrival::Late => return,
-            Arrival::Reordered => self.meter.errors().reordered += 1,
-            Arrival::Sound => {}
+            Some(Arrival::Reordered) => self.meter.errors().reordered += 1,
+            Some(Arrival::Sound) | None => {}
         }
+        // Something wrong is taken for a delivery: it is not lost as well.
         *received += 1;
-        if counts {
+        let sound = stamp.filter(|_| sound);
+        if sound.is_none() {
+            self.meter.errors().corrupted += 1;
+        }
+        if self.counts(number) {
             self.accounted += 1;
-            self.delivered[stamp.sender as usize] += 1;
-            self.meter.received(stamp.time, now, payload.len());
+            // Whose it was is known, or does not matter.
+            let sender = stamp.map_or(0, |stamp| stamp.sender as usize);
+            if let Some(delivered) = self.delivered.get_mut(sender) {
+                *delivered += 1;
+            }
+            if let Some(stamp) = sound {
+                self.meter.received(stamp.time, now, payload.len());
+            }
         } else if self.stalled {
             self.stalls.received += 1;
             self.stalls_moved = now;
         }
     }
 
-    /// What a subscriber has not got by now it never will. Answers how much that is.
-    fn settle(published: &[u64], tracks: &mut [Track], received: &mut u64) -> u64 {
-        let lost = published.iter().sum::<u64>().saturating_sub(*received);
-        *received += lost;
+    /// What a subscriber has not got by now it never will. Answers how much that is, and how much more it got than was
+    /// published.
+    fn settle(published: &[u64], tracks: &mut [Track], received: &mut u64) -> (u64, u64) {
+        let all = published.iter().sum::<u64>();
+        let (lost, excess) = (all.saturating_sub(*received), received.saturating_sub(all));
+        *received = all;
         for (track, count) in tracks.iter_mut().zip(published) {
             track.skip_to(*count);
         }
-        lost
+        (lost, excess)
     }
 
     /// Whether nothing more will be published from here in this run: the count has left, or its publishers are gone.
@@ -465,9 +474,9 @@ impl Scenario<Data> for Fanout {
                 }
                 None => continue,
             };
-            let lost = Self::settle(&published, tracks, received);
+            let (lost, excess) = Self::settle(&published, tracks, received);
             if counts {
-                self.accounted += lost;
+                self.accounted = self.accounted + lost - excess;
                 self.meter.lost_unseen(lost, self.sweep.timeout());
             }
         }
