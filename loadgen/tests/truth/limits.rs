@@ -2,21 +2,31 @@
 //! own count.
 
 use crate::answers::{Noting, honest};
-use crate::program::{Load, check_all, within_three_attempts};
+use crate::outputs::Folder;
+use crate::program::{Load, Report, check_all, within_three_attempts};
 use crate::server::wait_for;
 use std::process::{Child, Command};
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 #[test]
-fn a_client_that_was_stopped_says_how_late_it_was() {
-    let server = honest();
-    let running = Load::new("echo", &server.url("/"), "-c 4 --rate 1000 -d 2s --warm-up 0s").alone().start();
+fn a_client_that_was_stopped_says_how_late_it_was_and_shows_no_figure() {
+    let (server, folder) = (honest(), Folder::new());
+    let load = Load::new("echo", &server.url("/"), "-c 4 --rate 1000 -d 2s --warm-up 0s");
+    let load = load.and("--json").argument(folder.path("a.json"));
+    let running = load.without_json().alone().start();
     wait_for("some messages", || server.seen().messages.load(Ordering::SeqCst) > 500);
     running.signal("STOP");
     std::thread::sleep(Duration::from_millis(400));
     running.signal("CONT");
-    let report = running.wait().exits(0);
+    let done = running.wait();
+    // In the place of the run's figures.
+    let row = done.stdout.lines().find(|line| line.trim_start().starts_with("measured"));
+    let row = row.unwrap_or_else(|| panic!("the run has no row:\n{}", done.stdout));
+    assert!(row.contains("the client was the limit") && !row.contains("ms"), "{row}");
+
+    assert_eq!(done.code, 0);
+    let report = Report::parse(&folder.read("a.json"));
     // 400 of 2 000 messages were late, the latest by 400 ms.
     let (p99, max) = (report.nanos("/runs/0/client/lag_p99_ns"), report.nanos("/runs/0/client/lag_max_ns"));
     assert!(max >= Duration::from_millis(390), "the longest lag is {max:?}");
@@ -39,20 +49,6 @@ fn a_client_that_kept_up_does_not_blame_itself() {
         let cpu = report.number("/runs/0/client/cpu_s");
         assert!(cpu > 0.0 && cpu < 2.0, "{cpu} s of CPU time for 600 messages");
     });
-}
-
-#[test]
-fn the_table_has_no_headline_figure_when_the_client_was_the_limit() {
-    let server = honest();
-    let running =
-        Load::new("echo", &server.url("/"), "-c 4 --rate 1000 -d 2s --warm-up 0s").without_json().alone().start();
-    wait_for("some messages", || server.seen().messages.load(Ordering::SeqCst) > 500);
-    running.signal("STOP");
-    std::thread::sleep(Duration::from_millis(500));
-    running.signal("CONT");
-    let done = running.wait();
-    let said = format!("{}{}", done.stdout, done.stderr).to_lowercase();
-    assert!(said.contains("client") && (said.contains("warning") || said.contains("limit")), "{said}");
 }
 
 /// A process that takes what it gets of a core; killed when dropped.

@@ -13,10 +13,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 /// A folder that is removed when the test ends.
-struct Folder(PathBuf);
+pub(crate) struct Folder(PathBuf);
 
 impl Folder {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         let path = std::env::temp_dir().join(format!("ringload-truth-{}-{number}", std::process::id()));
@@ -24,11 +24,11 @@ impl Folder {
         Self(path)
     }
 
-    fn path(&self, name: &str) -> String {
+    pub(crate) fn path(&self, name: &str) -> String {
         self.0.join(name).to_str().expect("UTF-8").to_owned()
     }
 
-    fn read(&self, name: &str) -> String {
+    pub(crate) fn read(&self, name: &str) -> String {
         fs::read_to_string(self.path(name)).unwrap_or_else(|error| panic!("{name}: {error}"))
     }
 }
@@ -166,7 +166,7 @@ fn the_table_has_the_figures_of_the_report() {
         let (server, folder) = (honest(), Folder::new());
         let json = folder.path("a.json");
         let load =
-            Load::new("echo", &server.url("/"), "-c 4 --rate 617 -d 2s --warm-up 0s").and("--json").argument(&json);
+            Load::new("echo", &server.url("/"), "-c 4 --rate 1234 -d 1s --warm-up 0s").and("--json").argument(&json);
         let done = load.without_json().alone().run();
         let report = Report::parse(&folder.read("a.json"));
         assert_eq!(report.count("/runs/0/sent"), 1234);
