@@ -101,6 +101,9 @@ impl Pacing {
     }
 }
 
+/// A turn that comes so much after the last one was held up: turns are at most 10 ms apart.
+const STALL_NANOS: u64 = 50_000_000;
+
 /// When to look for messages that are not answered in time.
 #[derive(Debug)]
 pub(crate) struct Sweep {
@@ -114,9 +117,15 @@ impl Sweep {
         Self { timeout: u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX), next: 0, now: 0 }
     }
 
-    /// Ten times in each timeout: what was sent before the answer is given up.
+    /// Ten times in each timeout: what was sent before the answer is given up. To be asked in every turn: after a stall of
+    /// the client's own the server gets the whole timeout once more, because what was meant to leave meanwhile leaves
+    /// only now.
     pub(crate) fn due(&mut self, now: u64) -> Option<u64> {
+        let stalled = self.now > 0 && now - self.now > STALL_NANOS;
         self.now = now;
+        if stalled {
+            self.next = now + self.timeout;
+        }
         if now < self.next {
             return None;
         }
@@ -132,5 +141,23 @@ impl Sweep {
     /// The time of the last look.
     pub(crate) const fn now(&self) -> u64 {
         self.now
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_of_the_clients_own_is_not_held_against_the_server() {
+        const MS: u64 = 1_000_000;
+        let mut sweep = Sweep::new(Duration::from_millis(400));
+        assert_eq!(sweep.due(500 * MS), Some(100 * MS));
+        assert_eq!(sweep.due(510 * MS), None);
+        // The next turn comes 600 ms late: messages of that time leave now.
+        for now in (1_110..1_510).step_by(10) {
+            assert_eq!(sweep.due(now * MS), None, "at {now} ms");
+        }
+        assert_eq!(sweep.due(1_510 * MS), Some(1_110 * MS));
     }
 }

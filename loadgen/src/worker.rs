@@ -123,8 +123,8 @@ struct Running {
     measured_from: u64,
     measured_to: u64,
     times: ThreadTimes,
-    /// In a run by count: when the last message had left.
-    all_sent_at: Option<u64>,
+    /// When the last message had left: from then on answers are awaited.
+    awaiting_since: Option<u64>,
     intervals: usize,
     interval_from: u64,
 }
@@ -240,7 +240,7 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
                     measured_from,
                     measured_to,
                     times: ThreadTimes::default(),
-                    all_sent_at: None,
+                    awaiting_since: None,
                     intervals: 0,
                     interval_from: measured_from,
                 });
@@ -334,7 +334,7 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         let mut all_sent = by_count && scenario.has_sent_all();
         if all_sent && !scenario.is_quiet(&self.connections) {
             // What does not come is waited for as long as at the end of a run by time.
-            let since = *running.all_sent_at.get_or_insert(now);
+            let since = *running.awaiting_since.get_or_insert(now);
             all_sent = now.saturating_sub(since) >= self.post.plan.answer_timeout.as_nanos() as u64;
         }
         let deserted = self.opened_some && open == 0;
@@ -359,6 +359,7 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         }
         if over {
             running.measured_to = end;
+            running.awaiting_since.get_or_insert(now);
             running.stage = Stage::Draining;
             running.times = ThreadTimes::now().since(running.times);
             scenario.meter().end(end);
@@ -371,7 +372,7 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
         let scenario = &mut self.reporter.scenario;
         let timeout = self.post.plan.answer_timeout.as_nanos() as u64;
         let timeout = if self.post.control.stop.load(Relaxed) { timeout.min(SECOND) } else { timeout };
-        let since = running.all_sent_at.unwrap_or(running.measured_to);
+        let since = running.awaiting_since.unwrap_or(running.measured_to);
         let patient = now.saturating_sub(since) < timeout;
         if patient && !scenario.is_quiet(&self.connections) {
             return;

@@ -78,7 +78,7 @@ fn an_open_loop_without_a_stall_has_the_percentiles_that_the_server_had() {
     within_three_attempts(|| {
         let delaying = Delaying::start(pattern());
         // Each connection has a message every 300 ms, which even the slowest answer does not hold up.
-        let words = "-c 300 --rate 1000 --warm-up 0s --count 3000";
+        let words = "-c 360 --rate 1200 --warm-up 0s --count 2400";
         let report = Load::new("echo", &delaying.server.url("/"), words).alone().run().exits(0);
         assert_eq!(report.text("/setup/loop"), "open");
         report.has_errors(&[]);

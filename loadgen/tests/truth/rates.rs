@@ -56,7 +56,7 @@ fn a_ramp_ends_where_its_promise_does() {
     within_three_attempts(|| {
         let server = throttled(1500.0);
         let load =
-            Load::new("ramp", &server.url("/"), "-c 10 --from 500 --to 2500 --step-count 5 --step-duration 700ms");
+            Load::new("ramp", &server.url("/"), "-c 10 --from 500 --to 2500 --step-count 5 --step-duration 500ms");
         let report = load.and("--warm-up 100ms --until p99>50ms").alone().run().exits(0);
         let offered: Vec<f64> =
             (0..report.run_count()).map(|run| report.number(&format!("/runs/{run}/offered_per_s"))).collect();

@@ -151,8 +151,9 @@ fn the_others_go_on_when_one_connection_ends() {
     assert_eq!(report.count("/runs/0/latency/count"), report.count("/runs/0/sent"));
     let intervals = report.at("/runs/0/intervals").as_array().expect("a list");
     assert_eq!(intervals[intervals.len() - 1]["connections"], 2, "{intervals:?}");
-    let received = report.count("/runs/0/received");
-    assert!(received >= 650, "the other two were to have 600 answers between them: {received}");
+    // 50 rounds of three, and then all that was still to be sent on two.
+    let answered = report.count("/runs/0/latency/count") - lost;
+    assert!((880..=900).contains(&answered), "{answered} messages were answered");
 }
 
 #[test]
