@@ -104,13 +104,15 @@ fn a_measurement_is_repeated_as_often_as_asked() {
 
 #[test]
 fn the_rate_of_answers_is_the_servers_and_not_the_schedules() {
-    let server = throttled(500.0);
-    // Twice as many as are answered: the second half of them waits.
-    let words = "-c 10 --rate 1000 -d 1s --warm-up 0s";
-    let report = Load::new("echo", &server.url("/"), words).run().exits(0);
-    let rate = report.number("/runs/0/received_per_s");
-    assert!((450.0..560.0).contains(&rate), "{rate} answers a second");
-    assert_eq!(report.number("/runs/0/offered_per_s"), 1000.0);
-    // What waited longest waited as long again as the run took.
-    assert!(report.count("/runs/0/latency/max_ns") > 900_000_000, "{}", report.at("/runs/0/latency"));
+    within_three_attempts(|| {
+        let server = throttled(500.0);
+        // Twice as many as are answered: the second half of them waits.
+        let words = "-c 10 --rate 1000 -d 1s --warm-up 0s";
+        let report = Load::new("echo", &server.url("/"), words).alone().run().exits(0);
+        let rate = report.number("/runs/0/received_per_s");
+        assert!((450.0..560.0).contains(&rate), "{rate} answers a second");
+        assert_eq!(report.number("/runs/0/offered_per_s"), 1000.0);
+        // What waited longest waited as long again as the run took.
+        assert!(report.count("/runs/0/latency/max_ns") > 900_000_000, "{}", report.at("/runs/0/latency"));
+    });
 }
