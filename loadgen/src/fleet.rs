@@ -77,9 +77,8 @@ impl Fleet {
             let body = move || {
                 // A core that may not be had is none to insist on.
                 let _ = core.map(pin_to);
-                let notes = post.notes.clone();
-                let error = work(post).err();
-                let _ = notes.send((index, Note::Ended { error }));
+                let mut farewell = Farewell { index, notes: post.notes.clone(), error: None };
+                farewell.error = work(post).err();
             };
             threads.push((command_sender, thread::Builder::new().name(format!("load-{index}")).spawn(body)?));
         }
@@ -432,6 +431,23 @@ impl<'a> Gathering<'a> {
     }
 }
 
+/// Says that a thread is over, whichever way it ends: a main thread that waits for one that panicked waits for ever.
+struct Farewell {
+    index: usize,
+    notes: Sender<(usize, Note)>,
+    error: Option<io::Error>,
+}
+
+impl Drop for Farewell {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.error = Some(io::Error::other(format!("thread {} panicked: a bug in ringload", self.index)));
+        }
+        // The main thread is gone only when the program ends.
+        let _ = self.notes.send((self.index, Note::Ended { error: self.error.take() }));
+    }
+}
+
 /// A thread's work, on the driver that it can have.
 fn work(post: Post) -> io::Result<()> {
     let plan = post.plan.clone();
@@ -466,5 +482,22 @@ fn load<V: Driver>(post: Post, driver: V) -> io::Result<()> {
         Load::Churn { at_once, leaves } => {
             worker::run(post, driver, Churn::new(&plan, thread, share, *at_once, leaves.clone(), random))
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thread_that_panics_is_told_of() {
+        let (sender, notes) = mpsc::channel();
+        let panicking = thread::spawn(move || {
+            let _farewell = Farewell { index: 3, notes: sender, error: None };
+            std::panic::resume_unwind(Box::new("on purpose"));
+        });
+        assert!(panicking.join().is_err());
+        let Ok((3, Note::Ended { error: Some(error) })) = notes.recv() else { panic!("the third thread has ended") };
+        assert!(error.to_string().contains("panicked"));
     }
 }
