@@ -76,6 +76,8 @@ pub const SHARDS_MAX: usize = 1024;
 pub const SUBSCRIPTIONS_MAX: usize = 1024;
 /// Bytes of a topic's name.
 pub const TOPIC_BYTES_MAX: usize = 255;
+/// Levels of a pattern of topics, a closing `#` counted: so deep is the tree of patterns.
+pub const PATTERN_LEVELS_MAX: usize = 32;
 
 /// How long a failed connection's remaining bytes are read and thrown away, so that our last answer is not
 /// destroyed by a reset on its way (RFC 9112 §9.6).
@@ -87,3 +89,4 @@ const _: () = assert!(CLOSE_REASON_BYTES_MAX == 123);
 const _: () = assert!(SEND_PARTS_MAX <= 1024, "IOV_MAX");
 const _: () = assert!(SEND_SHARED_BYTES_MIN <= SEND_BATCH_BYTES_KEPT);
 const _: () = assert!(POSTS_PER_TURN_MAX <= MAILBOX_POSTS_MAX);
+const _: () = assert!(PATTERN_LEVELS_MAX <= TOPIC_BYTES_MAX / 2, "such a pattern of wildcards fits a name");
