@@ -320,7 +320,8 @@ impl<V: Driver, D: Default> Connections<V, D> {
         random: SmallRng,
     ) -> io::Result<Self> {
         let (now, clock_offset) = set_clock(&mut driver, origin)?;
-        let limits = Limits { message_bytes_max: opening.message_bytes_max, ..Limits::default() };
+        let most = opening.message_bytes_max;
+        let limits = Limits { message_bytes_max: most, frame_bytes_max: most, ..Limits::default() };
         Ok(Self {
             late_clock: opening.reads_late.then_some(origin),
             driver,

@@ -17,6 +17,9 @@ pub struct Limits {
     pub body_bytes_max: usize,
     /// Payload bytes of one message, all fragments together. Answer: close code 1009.
     pub message_bytes_max: usize,
+    /// Payload bytes of one frame: a fragment, or a whole message. Whoever raises `message_bytes_max` raises this too,
+    /// or messages of that length must come in fragments. Answer: close code 1009.
+    pub frame_bytes_max: usize,
     /// Fragments of one message, empty ones counted. Answer: close code 1008.
     pub fragments_max: u32,
 }
@@ -29,6 +32,7 @@ impl Default for Limits {
             headers_max: HEADERS_MAX,
             body_bytes_max: MIB,
             message_bytes_max: 64 * MIB,
+            frame_bytes_max: 64 * MIB,
             fragments_max: 131_072,
         }
     }

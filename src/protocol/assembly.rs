@@ -145,13 +145,11 @@ fn whole_message<R: Role>(input: &mut Input<'_>, limits: &Limits) -> Result<Opti
         Opcode::Binary => MessageKind::Binary,
         _ => return Ok(None),
     };
+    check_mask::<R>(&header)?;
+    check_length(header.payload_len, 0, limits)?;
     let available = (input.rest().len() - header_len) as u64;
     if !header.fin || header.payload_len > available {
         return Ok(None);
-    }
-    check_mask::<R>(&header)?;
-    if header.payload_len > limits.message_bytes_max as u64 {
-        return Err(ProtocolError::MessageTooLong);
     }
     input.take(header_len);
     let payload = input.take(header.payload_len as usize);
@@ -173,6 +171,18 @@ fn check_mask<R: Role>(header: &FrameHeader) -> Result<(), ProtocolError> {
         (false, true) => Err(ProtocolError::MaskPresent),
         _ => Ok(()),
     }
+}
+
+/// RFC 6455 §10.4: the limits on a data frame's length, `before` bytes of its message having come in other frames.
+#[inline]
+fn check_length(payload_len: u64, before: usize, limits: &Limits) -> Result<(), ProtocolError> {
+    if payload_len > limits.message_bytes_max.saturating_sub(before) as u64 {
+        return Err(ProtocolError::MessageTooLong);
+    }
+    if payload_len > limits.frame_bytes_max as u64 {
+        return Err(ProtocolError::FrameTooLong);
+    }
+    Ok(())
 }
 
 impl Unfinished {
@@ -229,10 +239,7 @@ impl Unfinished {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => None,
         };
         if let Some(message) = message {
-            let room = limits.message_bytes_max.saturating_sub(message.payload.len());
-            if header.payload_len > room as u64 {
-                return Err(ProtocolError::MessageTooLong);
-            }
+            check_length(header.payload_len, message.payload.len(), limits)?;
             message.fragments += 1;
             if message.fragments > limits.fragments_max {
                 return Err(ProtocolError::FragmentsTooMany);

@@ -126,8 +126,12 @@ fn nothing_is_allocated_on_an_announced_length() {
 
 fn announce_to<R: Role>(masked: bool) {
     let by_default = Limits::default();
-    let unlimited = Limits { message_bytes_max: usize::MAX, fragments_max: u32::MAX, ..by_default };
-    for (limits, length) in [by_default, unlimited].into_iter().flat_map(|l| announced_lengths().map(move |n| (l, n))) {
+    let unlimited =
+        Limits { message_bytes_max: usize::MAX, frame_bytes_max: usize::MAX, fragments_max: u32::MAX, ..by_default };
+    let short_frames = Limits { frame_bytes_max: 1_000, ..by_default };
+    for (limits, length) in
+        [by_default, unlimited, short_frames].into_iter().flat_map(|l| announced_lengths().map(move |n| (l, n)))
+    {
         for first in [0x81, 0x82, 0x01, 0x02, 0x80, 0x00] {
             // A continuation continues one byte, so that the sum is what overflows.
             let begun = if first & 0x0f == 0 { [header(0x02, 1, masked), vec![b'x']].concat() } else { Vec::new() };
@@ -136,6 +140,7 @@ fn announce_to<R: Role>(masked: bool) {
             let expected = match length {
                 length if length >= 1 << 63 => Err(Failure::Frame(ProtocolError::LengthSignBit)),
                 length if length > room => Err(Failure::Frame(ProtocolError::MessageTooLong)),
+                length if length > limits.frame_bytes_max as u64 => Err(Failure::Frame(ProtocolError::FrameTooLong)),
                 _ => Ok(()),
             };
             for cut in 0..=announcement.len() {
@@ -148,6 +153,9 @@ fn announce_to<R: Role>(masked: bool) {
                 assert!(heap.peak as usize <= FIXED_BYTES_MAX + held, "{what}: {heap:?}");
                 if outcome.is_err() {
                     assert_eq!(heap.live, 0, "{what}");
+                    // Nothing but the half of a header is ever set aside for a frame that is refused.
+                    let header_is_whole = cut == 0 || cut == announcement.len();
+                    assert!(!header_is_whole || !begun.is_empty() || heap.total == 0, "{what}: {heap:?}");
                     continue;
                 }
                 // One byte of all that was promised.
@@ -176,6 +184,7 @@ fn refused_frames_map_to_their_close_codes() {
         (ProtocolError::LengthSignBit, 1002),
         (ProtocolError::ControlTooLong, 1002),
         (ProtocolError::MessageTooLong, 1009),
+        (ProtocolError::FrameTooLong, 1009),
         (ProtocolError::FragmentsTooMany, 1008),
         (ProtocolError::TextNotUtf8, 1007),
     ] {

@@ -118,6 +118,7 @@ pub(crate) fn frame_vectors() -> Vec<FrameVector> {
     vectors.extend(close_vectors());
     vectors.extend(utf8_vectors());
     vectors.extend(limit_vectors());
+    vectors.extend(frame_limit_vectors());
     vectors
 }
 
@@ -228,7 +229,7 @@ fn message_vectors() -> Vec<FrameVector> {
         vector("half a message", vec![frame(0x01, b"a")], &["unfinished"]),
         vector("half a frame", vec![announced(0x82, Length::In16(200), b"abc")], &["unfinished"]),
         vector("half a frame of 2^63 - 1", vec![announced(0x02, Length::In64((1 << 63) - 1), b"abc")], &["unfinished"])
-            .with(|limits| limits.message_bytes_max = usize::MAX),
+            .with(|limits| (limits.message_bytes_max, limits.frame_bytes_max) = (usize::MAX, usize::MAX)),
         vector("half a control frame", vec![frame(0x01, b"a"), Part::Bytes(b"\x89".to_vec())], &["unfinished"]),
     ]
 }
@@ -438,5 +439,33 @@ fn limit_vectors() -> Vec<FrameVector> {
             &[too_many],
         ),
         vector("too long and not UTF-8", &[frame(0x81, b"\xff0123456789")], &[too_long]),
+    ]
+}
+
+/// RFC 6455 §10.4: a frame may have six bytes here, a message ten.
+fn frame_limit_vectors() -> Vec<FrameVector> {
+    let vector = |name: &str, parts: &[Part], expected: &[&str]| {
+        let small = |limits: &mut Limits| (limits.message_bytes_max, limits.frame_bytes_max) = (10, 6);
+        FrameVector::new(name, parts.to_vec(), expected).with(small)
+    };
+    let frame_too_long = "failed 1009 FrameTooLong";
+    let too_long = "failed 1009 MessageTooLong";
+    let six = b"012345";
+    let seven = b"0123456";
+    vec![
+        vector("the longest frame", &[frame(0x82, six), frame(0x81, b"")], &["binary \"012345\"", "text \"\""]),
+        vector("a long frame", &[frame(0x81, b"a"), frame(0x82, seven)], &["text \"a\"", frame_too_long]),
+        vector("a long frame begins a message", &[frame(0x02, seven), frame(0x80, b"")], &[frame_too_long]),
+        vector(
+            "a long frame ends a message",
+            &[frame(0x02, b"012"), frame(0x89, b"p"), frame(0x80, seven)],
+            &["ping \"p\"", frame_too_long],
+        ),
+        vector("frames that are short enough", &[frame(0x02, six), frame(0x80, b"6789")], &["binary \"0123456789\""]),
+        vector("a control frame is no such frame", &[frame(0x89, seven)], &["ping \"0123456\""]),
+        vector("a long frame, not UTF-8", &[frame(0x81, b"\xff012345")], &[frame_too_long]),
+        // Both limits are broken.
+        vector("a long frame of a long message", &[frame(0x82, b"0123456789a")], &[too_long]),
+        vector("a long frame makes a long message", &[frame(0x02, six), frame(0x80, seven)], &[too_long]),
     ]
 }

@@ -18,6 +18,7 @@ const SMALL: Limits = Limits {
     headers_max: 4,
     body_bytes_max: 64,
     message_bytes_max: 100,
+    frame_bytes_max: 100,
     fragments_max: 3,
 };
 
