@@ -606,7 +606,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
         loop {
             match events.next_event() {
                 Ok(None) => return None,
-                Ok(Some(Event::Message(message))) => talk.on_message(&mut peer, message),
+                Ok(Some(Event::Message(message) | Event::Assembled(message, _))) => talk.on_message(&mut peer, message),
                 Ok(Some(Event::Upgraded(_))) => {
                     roll.enter(peer.side, *now);
                     talk.on_open(&mut peer);

@@ -51,6 +51,8 @@ pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 /// The first allocation for a message that does not lie whole in one read; it grows with the bytes that really come.
 pub const ASSEMBLY_BYTES_FIRST: usize = 4 * KIB;
+/// Up to here that allocation doubles; from there it grows by this, or by a quarter if that is more.
+pub const ASSEMBLY_STEP_BYTES_MIN: usize = 256 * KIB;
 
 /// Most connections of a shard: an index has 32 bits, of which this leaves headroom.
 pub const LINKS_MAX: usize = 1 << 27;

@@ -2,15 +2,16 @@
 //!
 //! A message that lies whole in the bytes at hand is unmasked and handed out where it lies. Everything else is
 //! gathered in one flat buffer that grows with the bytes that really came, never with a length that was
-//! announced; it exists only while something is unfinished.
+//! announced; it exists only while something is unfinished, and becomes the frame that sends the message on.
 
 use super::encoder::Role;
 use super::error::ProtocolError;
 use super::frame::{Decoded, FrameHeader, HEADER_BYTES_MAX, Opcode};
+use super::frame_buffer::FrameBuffer;
 use super::mask::{MaskingKey, apply_mask};
-use super::message::MessageKind;
+use super::message::{MessageKind, Prepared};
 use super::utf8::{self, Utf8Validator};
-use crate::base::limits::{ASSEMBLY_BYTES_FIRST, Limits};
+use crate::base::limits::Limits;
 use std::ops::Range;
 
 /// Bytes lent to the core, and how far they have been read.
@@ -36,20 +37,20 @@ impl Input<'_> {
 
 /// Where the payload of a frame or message lies.
 #[derive(Debug)]
-pub(super) enum Payload {
+pub(super) enum Payload<G> {
     /// Here, in the bytes that were lent.
     Lent(Range<usize>),
-    /// In this buffer, gathered from several reads or fragments.
-    Gathered(Vec<u8>),
+    /// In this, gathered from several reads or fragments.
+    Gathered(G),
 }
 
 /// One thing the frame stream says.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A whole message; text has been validated.
-    Message(MessageKind, Payload),
+    Message(MessageKind, Payload<Prepared>),
     /// A whole control frame.
-    Control(Opcode, Payload),
+    Control(Opcode, Payload<Vec<u8>>),
     /// Nothing without more bytes.
     Starved,
 }
@@ -84,25 +85,25 @@ struct Frame {
 #[derive(Debug)]
 struct Assembly {
     kind: MessageKind,
-    payload: Vec<u8>,
+    buffer: FrameBuffer,
+    /// Bytes that its frames have announced; those of all but the last frame have come.
+    length: u64,
     fragments: u32,
     utf8: Utf8Validator,
 }
 
 impl Assembly {
     fn new(kind: MessageKind) -> Self {
-        Self { kind, payload: Vec::new(), fragments: 0, utf8: Utf8Validator::default() }
+        Self { kind, buffer: FrameBuffer::default(), length: 0, fragments: 0, utf8: Utf8Validator::default() }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
+    /// Takes bytes of `frame`, from which they have been subtracted.
+    fn push(&mut self, bytes: &[u8], frame: &Frame) -> Result<(), ProtocolError> {
         if self.kind == MessageKind::Text {
             // RFC 6455 §8.1: fail as soon as the text cannot become UTF-8 any more.
             self.utf8.push(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
         }
-        if self.payload.capacity() == 0 && !bytes.is_empty() {
-            self.payload.reserve(bytes.len().max(ASSEMBLY_BYTES_FIRST));
-        }
-        self.payload.extend_from_slice(bytes);
+        self.buffer.push(bytes, frame.fin.then_some(frame.remaining));
         Ok(())
     }
 
@@ -110,7 +111,7 @@ impl Assembly {
         if self.kind == MessageKind::Text && !self.utf8.is_complete() {
             return Err(ProtocolError::TextNotUtf8);
         }
-        Ok(Step::Message(self.kind, Payload::Gathered(self.payload)))
+        Ok(Step::Message(self.kind, Payload::Gathered(self.buffer.into_prepared(self.kind))))
     }
 }
 
@@ -173,10 +174,10 @@ fn check_mask<R: Role>(header: &FrameHeader) -> Result<(), ProtocolError> {
     }
 }
 
-/// RFC 6455 §10.4: the limits on a data frame's length, `before` bytes of its message having come in other frames.
+/// RFC 6455 §10.4: the limits on a data frame's length, behind `before` bytes of its message.
 #[inline]
-fn check_length(payload_len: u64, before: usize, limits: &Limits) -> Result<(), ProtocolError> {
-    if payload_len > limits.message_bytes_max.saturating_sub(before) as u64 {
+fn check_length(payload_len: u64, before: u64, limits: &Limits) -> Result<(), ProtocolError> {
+    if payload_len > (limits.message_bytes_max as u64).saturating_sub(before) {
         return Err(ProtocolError::MessageTooLong);
     }
     if payload_len > limits.frame_bytes_max as u64 {
@@ -239,7 +240,8 @@ impl Unfinished {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => None,
         };
         if let Some(message) = message {
-            check_length(header.payload_len, message.payload.len(), limits)?;
+            check_length(header.payload_len, message.length, limits)?;
+            message.length += header.payload_len;
             message.fragments += 1;
             if message.fragments > limits.fragments_max {
                 return Err(ProtocolError::FragmentsTooMany);
@@ -265,7 +267,7 @@ impl Unfinished {
     fn read_data(&mut self, frame: Frame, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {
         let (payload, frame) = unmask_next(frame, input);
         let message = self.message.as_mut().expect("a data frame belongs to a message: begin_frame saw to it");
-        message.push(&input.bytes[payload])?;
+        message.push(&input.bytes[payload], &frame)?;
         if frame.remaining > 0 {
             self.frame = Some(frame);
         } else if frame.fin {

@@ -25,7 +25,7 @@
 //! let mut wire = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 //! let (mut events, encoder) = connection.receive(&mut wire, &limits);
 //! while let Some(event) = events.next_event()? {
-//!     if let Event::Message(message) = event {
+//!     if let Event::Message(message) | Event::Assembled(message, _) = event {
 //!         assert_eq!(message, Message::Text("Hello"));
 //!         encoder.encode_message((), message, &mut out)?;
 //!     }

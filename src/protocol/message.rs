@@ -116,6 +116,22 @@ impl Prepared {
         Self { frame: frame.freeze() }
     }
 
+    /// A frame that has been encoded already: unmasked and final.
+    pub(super) const fn of_frame(frame: Bytes) -> Self {
+        Self { frame }
+    }
+
+    /// What stands behind the header.
+    pub(super) fn payload(&self) -> &[u8] {
+        // RFC 6455 §5.2: the second byte tells how long the length is; there is no masking key.
+        let header_len = match self.frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &self.frame[header_len..]
+    }
+
     /// The frame as it goes onto the wire.
     pub const fn frame(&self) -> &Bytes {
         &self.frame
@@ -138,6 +154,7 @@ mod tests {
             };
             assert_eq!(prepared.frame().len(), header_len + length);
             assert_eq!(prepared.frame()[header_len..], payload[..]);
+            assert_eq!(prepared.payload(), payload);
         }
     }
 }

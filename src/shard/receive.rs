@@ -72,7 +72,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 Err(failure) => return Some(Ending::Failed(failure)),
             };
             match event {
-                Event::Message(message) => {
+                Event::Message(message) | Event::Assembled(message, _) => {
                     if core.begin_message(link) {
                         handler.on_message(&mut Session::new(core, link), message);
                     }

@@ -20,7 +20,7 @@ use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::UpgradeRequest;
 use ringwave::protocol::http1::Response;
-use ringwave::protocol::message::Message;
+use ringwave::protocol::message::{Message, Prepared};
 use std::fmt;
 
 /// The longest stream that is cut at every byte.
@@ -216,6 +216,15 @@ enum Verdict {
     Plain { keeps_alive: bool },
 }
 
+impl From<Message<'_>> for Said {
+    fn from(message: Message<'_>) -> Self {
+        match message {
+            Message::Text(text) => Self::Text(text.to_owned()),
+            Message::Binary(bytes) => Self::Binary(bytes.to_vec()),
+        }
+    }
+}
+
 impl fmt::Display for Said {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -271,8 +280,11 @@ fn owned(event: Event<'_>) -> Option<Said> {
         }
         Event::ContinueExpected => return None,
         Event::Upgraded(protocol) => Said::Upgraded(protocol.map(str::to_owned)),
-        Event::Message(Message::Text(text)) => Said::Text(text.to_owned()),
-        Event::Message(Message::Binary(bytes)) => Said::Binary(bytes.to_vec()),
+        Event::Message(message) => message.into(),
+        Event::Assembled(message, prepared) => {
+            assert_eq!(*prepared, Prepared::new(message));
+            message.into()
+        }
         Event::Ping(payload) => Said::Ping(payload.to_vec()),
         Event::Pong(payload) => Said::Pong(payload.to_vec()),
         Event::Close(None) => Said::Close(None),

@@ -58,7 +58,7 @@ impl Received {
     fn of(event: Event<'_>) -> Self {
         match event {
             Event::Upgraded(protocol) => Self::Open(protocol.map(str::to_owned)),
-            Event::Message(message) => message.into(),
+            Event::Message(message) | Event::Assembled(message, _) => message.into(),
             Event::Ping(payload) => Self::Ping(payload.to_vec()),
             Event::Pong(payload) => Self::Pong(payload.to_vec()),
             Event::Close(close) => {
