@@ -69,6 +69,15 @@ impl Unfinished {
     fn is_empty(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
+
+    /// Bytes of memory: its own, and what it has gathered or has room for.
+    pub(super) const fn held_bytes(&self) -> usize {
+        let message = match &self.message {
+            Some(message) => message.buffer.capacity(),
+            None => 0,
+        };
+        size_of::<Self>() + self.control.capacity() + message
+    }
 }
 
 /// A frame whose header has been read.

@@ -108,6 +108,17 @@ impl<R: Role> Decoder<R> {
         }
     }
 
+    /// Bytes of memory that what has begun and not ended holds: what is reserved, not what has come. 0 when there is
+    /// no such thing. A client that waits for its response holds none before the first byte of it.
+    pub const fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Request(Some(gathering)) => size_of::<Gathering>() + gathering.bytes.capacity(),
+            State::Response(awaited) => awaited.0.bytes.capacity(),
+            State::Frames(Some(unfinished)) => unfinished.held_bytes(),
+            State::Request(None) | State::Frames(None) | State::Undecided | State::Ended => 0,
+        }
+    }
+
     /// Whether the WebSocket is open and the peer's close frame has not come.
     pub const fn is_open(&self) -> bool {
         matches!(self.state, State::Frames(_))

@@ -61,8 +61,7 @@ impl FrameBuffer {
     }
 
     /// Bytes of memory that it holds.
-    #[cfg(test)]
-    pub(super) fn capacity(&self) -> usize {
+    pub(super) const fn capacity(&self) -> usize {
         self.bytes.capacity()
     }
 

@@ -156,6 +156,35 @@ fn a_gathered_message_in_one_frame_holds_its_length() {
     }
 }
 
+/// What the decoder says that it holds is what it has of the heap, after every byte.
+#[test]
+fn held_bytes_are_the_heap() {
+    let limits = Limits::default();
+    let pinged = [header(0x02, 5, true), b"begun".to_vec(), header(0x89, 3, true), b"abc".to_vec()].concat();
+    let ended = [&pinged[..], &header(0x80, 9_000, true), &[b'x'; 9_000]].concat();
+    let endless = [fragment(true, &[b'x'; 125]), fragment(false, &[b'x'; 125]).repeat(100)].concat();
+    let upgrade = "GET / HTTP/1.1\r\nHost: h\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+                   Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n";
+    let posted = ["POST / HTTP/1.1\r\nHost: h\r\nContent-Length: 5000\r\n\r\n", &"x".repeat(5_000)].concat();
+    for (what, wire, open) in [
+        ("a message with a ping in it", &ended[..], true),
+        ("fragments without an end", &endless[..], true),
+        ("a broken frame", b"\x81\xfe\xff\xff\x00\x00\x00\x00\xff".as_slice(), true),
+        ("an upgrade", upgrade.as_bytes(), false),
+        ("a request with a body", posted.as_bytes(), false),
+    ] {
+        let mut connection = if open { Connection::<Server>::open() } else { Connection::default() };
+        let mut live = 0;
+        for (index, byte) in wire.iter().enumerate() {
+            let (_, heap) = Heap::used_by(|| feed(&mut connection, [std::slice::from_ref(byte)], &limits, |_| {}));
+            live += heap.live;
+            let held = connection.decoder.held_bytes();
+            assert_eq!(held as isize, live, "{what}, {index} bytes before");
+            assert_eq!(held > 0, connection.decoder.is_unfinished(), "{what}, {index} bytes before");
+        }
+    }
+}
+
 /// A message byte by byte: no allocation for each.
 #[test]
 fn a_message_that_comes_byte_by_byte_is_gathered_in_linear_work() {
