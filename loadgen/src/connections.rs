@@ -621,6 +621,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
                 Ok(Some(Event::Close(close))) => {
                     return Some(Gone::CloseFrame(close.map(|close| (close.code, close.reason.to_owned()))));
                 }
+                Ok(Some(Event::Chunk(_))) => unreachable!("messages are delivered whole"),
                 Ok(Some(Event::Request(_) | Event::ContinueExpected)) => {
                     unreachable!("a client's connection reads no requests")
                 }

@@ -9,7 +9,8 @@
 //! 4. After an error or a close event nothing more is read. Answer (a [`Failure`](super::error::Failure) says
 //!    with what), then close the transport.
 //!
-//! Every split of the same input gives the same events.
+//! Every split of the same input gives the same events; of a message that is handed out in chunks
+//! ([`Delivery::Chunks`](crate::Delivery::Chunks)) it gives the same bytes at the same place among them.
 //!
 //! ```
 //! use ringwave::protocol::connection::Connection;

@@ -10,7 +10,7 @@ use super::error::{Failure, HeadError, ResponseError};
 use super::frame::Opcode;
 use super::handshake::ExpectedResponse;
 use super::http1::{HeadScan, Request, ResponseHead};
-use super::message::{Message, MessageKind, Prepared};
+use super::message::{Chunk, Message, MessageKind, Prepared};
 use super::utf8;
 use crate::base::limits::Limits;
 use std::marker::PhantomData;
@@ -31,6 +31,9 @@ pub enum Event<'a> {
     /// sent on by reference, unmasked as a server sends it. Whoever does not care takes both alike:
     /// `Event::Message(message) | Event::Assembled(message, _)`.
     Assembled(Message<'a>, &'a Prepared),
+    /// With [`Delivery::Chunks`](crate::Delivery::Chunks): the next part of a message that does not lie whole, in one
+    /// frame, in the bytes lent. Control frames may come between two chunks, another message may not.
+    Chunk(Chunk<'a>),
     /// Answer it with a pong of the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping, or a sign of life that nobody asked for.
@@ -177,6 +180,9 @@ impl<R: Role> Events<'_, R> {
             State::Frames(unfinished) => match assembly::next_step::<R>(unfinished, &mut self.input, self.limits) {
                 Ok(Step::Starved) => Ok(None),
                 Ok(Step::Message(kind, payload)) => Ok(Some(self.message(kind, payload))),
+                Ok(Step::Chunk { kind, payload, first, last }) => {
+                    Ok(Some(Event::Chunk(Chunk { kind, payload: &self.input.bytes[payload], first, last })))
+                }
                 Ok(Step::Control(opcode, payload)) => Ok(Some(self.control(opcode, payload)?)),
                 Err(error) => Err(self.failed(error)),
             },

@@ -1,4 +1,5 @@
-//! Messages: what applications exchange (RFC 6455 §5.6), and messages encoded once for many receivers.
+//! Messages: what applications exchange (RFC 6455 §5.6), whole or in chunks, and messages encoded once for many
+//! receivers.
 
 use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -57,6 +58,25 @@ impl<'a> Message<'a> {
     pub const fn is_empty(self) -> bool {
         self.len() == 0
     }
+}
+
+/// A part of a message that is handed out as it comes ([`Delivery::Chunks`](crate::Delivery::Chunks)), borrowed from
+/// the bytes of one read.
+///
+/// Where a message is cut depends on how it was read; its chunks one behind the other are its payload. Of a message
+/// that breaks a rule some chunks may have been handed out, and none of them is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// What the message is.
+    pub kind: MessageKind,
+    /// The next bytes of the message; empty only in the last chunk. They are bytes for text too: a chunk may begin and
+    /// end inside a character. But all bytes of a text up to here may begin a UTF-8 text, and after the last chunk
+    /// they are one.
+    pub payload: &'a [u8],
+    /// Whether the message begins with this chunk. One chunk of each message is the first.
+    pub first: bool,
+    /// Whether it ends with this chunk, which may be the first too. One chunk of each message is the last.
+    pub last: bool,
 }
 
 impl<'a> From<&'a str> for Message<'a> {

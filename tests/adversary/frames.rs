@@ -1,11 +1,11 @@
 //! Hostile frames: fragments without end, lengths without payload.
 
 use crate::{FIXED_BYTES_MAX, Heap, feed};
-use ringwave::Limits;
 use ringwave::protocol::connection::Connection;
 use ringwave::protocol::decoder::Event;
 use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::{Failure, ProtocolError};
+use ringwave::{Delivery, Limits};
 
 /// The first allocation for a message: see `base/limits.rs`.
 const FIRST_BYTES: usize = 4 << 10;
@@ -156,6 +156,39 @@ fn a_gathered_message_in_one_frame_holds_its_length() {
     }
 }
 
+/// Where messages are handed out as they come, nothing of them is kept: neither of a frame that never ends, nor of
+/// fragments that never end, of which there may be any number.
+#[test]
+fn a_message_in_chunks_holds_nothing_of_its_payload() {
+    let limits = Limits { delivery: Delivery::Chunks, message_bytes_max: 1, ..Limits::default() };
+    let one_frame = |first| (header(first, 1 << 40, true), vec![b'x'; 4_096], 2_000);
+    let flood = |payload: &[u8]| (fragment(true, payload), fragment(false, payload).repeat(500), FLOOD as usize / 500);
+    let pinged = [fragment(false, b"x"), header(0x89, 100, true), vec![b'p'; 100]].concat();
+    for (what, (begin, read, reads), payload) in [
+        ("a binary frame", one_frame(0x82), 2_000 * 4_096),
+        ("a text frame", one_frame(0x01), 2_000 * 4_096),
+        ("fragments of 100", flood(&[b'x'; 100]), 100 + FLOOD as usize / 500 * 500 * 100),
+        ("empty fragments", flood(b""), 0),
+        ("pings between", (fragment(true, b"x"), pinged, 5_000), 5_001),
+    ] {
+        let (mut handed_out, mut connection) = (0, Connection::<Server>::open());
+        let wire = std::iter::once(&begin[..]).chain(std::iter::repeat_n(&read[..], reads));
+        let ((_, outcome), heap) = Heap::used_by(|| {
+            feed(&mut connection, wire, &limits, |event| match event {
+                Event::Chunk(chunk) => {
+                    assert!(!chunk.last && chunk.first == (handed_out == 0), "{what}");
+                    handed_out += chunk.payload.len();
+                }
+                event => assert!(matches!(event, Event::Ping(_)), "{what}: {event:?}"),
+            })
+        });
+        assert_eq!((outcome, handed_out), (Ok(()), payload), "{what}");
+        // One state for the message, however long it is.
+        assert!(heap.total <= FIXED_BYTES_MAX, "{what}: {heap:?}");
+        assert_eq!(connection.decoder.held_bytes() as isize, heap.live, "{what}");
+    }
+}
+
 /// What the decoder says that it holds is what it has of the heap, after every byte.
 #[test]
 fn held_bytes_are_the_heap() {
@@ -232,18 +265,31 @@ fn announce_to<R: Role>(masked: bool) {
     let unlimited =
         Limits { message_bytes_max: usize::MAX, frame_bytes_max: usize::MAX, fragments_max: u32::MAX, ..by_default };
     let short_frames = Limits { frame_bytes_max: 1_000, ..by_default };
-    for (limits, length) in
-        [by_default, unlimited, short_frames].into_iter().flat_map(|l| announced_lengths().map(move |n| (l, n)))
+    let in_chunks = Limits {
+        delivery: Delivery::Chunks,
+        message_bytes_max: 1,
+        frame_bytes_max: 1,
+        fragments_max: 1,
+        streamed_bytes_max: 1 << 32,
+        ..by_default
+    };
+    for (limits, length) in [by_default, unlimited, short_frames, in_chunks]
+        .into_iter()
+        .flat_map(|l| announced_lengths().map(move |n| (l, n)))
     {
         for first in [0x81, 0x82, 0x01, 0x02, 0x80, 0x00] {
             // A continuation continues one byte, so that the sum is what overflows.
             let begun = if first & 0x0f == 0 { [header(0x02, 1, masked), vec![b'x']].concat() } else { Vec::new() };
             let announcement = header(first, length, masked);
-            let room = limits.message_bytes_max as u64 - u64::from(!begun.is_empty());
+            let (message_max, frame_max) = match limits.delivery {
+                Delivery::Whole => (limits.message_bytes_max as u64, limits.frame_bytes_max as u64),
+                Delivery::Chunks => (limits.streamed_bytes_max, u64::MAX),
+            };
+            let room = message_max - u64::from(!begun.is_empty());
             let expected = match length {
                 length if length >= 1 << 63 => Err(Failure::Frame(ProtocolError::LengthSignBit)),
                 length if length > room => Err(Failure::Frame(ProtocolError::MessageTooLong)),
-                length if length > limits.frame_bytes_max as u64 => Err(Failure::Frame(ProtocolError::FrameTooLong)),
+                length if length > frame_max => Err(Failure::Frame(ProtocolError::FrameTooLong)),
                 _ => Ok(()),
             };
             for cut in 0..=announcement.len() {

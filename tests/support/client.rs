@@ -64,6 +64,7 @@ impl Received {
             Event::Close(close) => {
                 Self::Close(close.map(|CloseFrame { code, reason }| (code.number(), reason.to_owned())))
             }
+            Event::Chunk(_) => unreachable!("messages are delivered whole"),
             Event::Request(_) | Event::ContinueExpected => unreachable!("a client receives no request"),
         }
     }
