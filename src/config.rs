@@ -107,7 +107,10 @@ impl Config {
         range("headers_max", limits.headers_max, 1, crate::base::limits::HEADERS_MAX)?;
         range("body_bytes_max", limits.body_bytes_max, 0, 1 << 40)?;
         range("message_bytes_max", limits.message_bytes_max, 1, 1 << 40)?;
+        range("frame_bytes_max", limits.frame_bytes_max, 1, 1 << 40)?;
         range("fragments_max", limits.fragments_max as usize, 1, u32::MAX as usize)?;
+        let streamed_bytes_max = usize::try_from(limits.streamed_bytes_max).unwrap_or(usize::MAX);
+        range("streamed_bytes_max", streamed_bytes_max, 1, usize::MAX)?;
         let stall_millis = usize::try_from(settings.stall_timeout.as_millis()).unwrap_or(usize::MAX);
         range("stall_timeout in milliseconds", stall_millis, 1, u32::MAX as usize)?;
         range("send_queue_bytes_max", settings.send_queue_bytes_max, 1, 1 << 40)?;

@@ -50,11 +50,11 @@ mod server;
 #[cfg(target_os = "linux")]
 mod shard;
 
-pub use base::limits::Limits;
+pub use base::limits::{Delivery, Limits};
 pub use protocol::close::{CloseCode, CloseFrame};
 pub use protocol::handshake::{UpgradeRequest, upgrade_required};
 pub use protocol::http1::{Request, Response};
-pub use protocol::message::{Message, MessageKind, Prepared};
+pub use protocol::message::{Chunk, Message, MessageKind, Prepared};
 
 #[cfg(target_os = "linux")]
 pub use config::{Config, ConfigError, DriverChoice};

@@ -233,7 +233,10 @@ fn announced(length: u64, bits: u32) -> Vec<u8> {
 fn nothing_is_allocated_on_an_announced_length() {
     let _alone = alone();
     const COUNT: usize = 100;
-    let (server, events) = TestServer::desk(|config| config.settings.limits.message_bytes_max = 1 << 40);
+    let (server, events) = TestServer::desk(|config| {
+        config.settings.limits.message_bytes_max = 1 << 40;
+        config.settings.limits.frame_bytes_max = 1 << 40;
+    });
     let mut bystander = Bystander::of(&server);
     let mut liars: Vec<Client> = (0..COUNT).map(|_| server.client("/echo?liar")).collect();
     let (resident_before, size_before) = (resident(), memory("VmPeak"));

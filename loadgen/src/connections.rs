@@ -320,7 +320,8 @@ impl<V: Driver, D: Default> Connections<V, D> {
         random: SmallRng,
     ) -> io::Result<Self> {
         let (now, clock_offset) = set_clock(&mut driver, origin)?;
-        let limits = Limits { message_bytes_max: opening.message_bytes_max, ..Limits::default() };
+        let most = opening.message_bytes_max;
+        let limits = Limits { message_bytes_max: most, frame_bytes_max: most, ..Limits::default() };
         Ok(Self {
             late_clock: opening.reads_late.then_some(origin),
             driver,
@@ -605,7 +606,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
         loop {
             match events.next_event() {
                 Ok(None) => return None,
-                Ok(Some(Event::Message(message))) => talk.on_message(&mut peer, message),
+                Ok(Some(Event::Message(message) | Event::Assembled(message, _))) => talk.on_message(&mut peer, message),
                 Ok(Some(Event::Upgraded(_))) => {
                     roll.enter(peer.side, *now);
                     talk.on_open(&mut peer);
@@ -620,6 +621,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
                 Ok(Some(Event::Close(close))) => {
                     return Some(Gone::CloseFrame(close.map(|close| (close.code, close.reason.to_owned()))));
                 }
+                Ok(Some(Event::Chunk(_))) => unreachable!("messages are delivered whole"),
                 Ok(Some(Event::Request(_) | Event::ContinueExpected)) => {
                     unreachable!("a client's connection reads no requests")
                 }

@@ -4,7 +4,19 @@
 
 use std::time::Duration;
 
-/// What one connection may send us. Copied into each shard once, not into each connection.
+/// How messages are handed out by the protocol core.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Delivery {
+    /// Whole. What does not lie whole, in one frame, in the bytes of one read is gathered, up to `message_bytes_max`.
+    #[default]
+    Whole,
+    /// As they come. What does not lie whole, in one frame, in the bytes of one read is handed out in chunks that
+    /// borrow from those bytes; nothing is gathered, and memory does not grow with the message. Only
+    /// `streamed_bytes_max` bounds a message then, whether it came in chunks or whole.
+    Chunks,
+}
+
+/// What one connection may send us, and how it is told. Copied into each shard once, not into each connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of an HTTP request or response head, its end included. 128 … 1 MiB. Answer: 431.
@@ -15,10 +27,18 @@ pub struct Limits {
     pub headers_max: usize,
     /// Bytes of a plain HTTP request's body. Answer: 413.
     pub body_bytes_max: usize,
+    /// Whether messages are gathered or handed out as they come.
+    pub delivery: Delivery,
     /// Payload bytes of one message, all fragments together. Answer: close code 1009.
     pub message_bytes_max: usize,
+    /// Payload bytes of one frame: a fragment, or a whole message. Whoever raises `message_bytes_max` raises this too,
+    /// or messages of that length must come in fragments. Answer: close code 1009.
+    pub frame_bytes_max: usize,
     /// Fragments of one message, empty ones counted. Answer: close code 1008.
     pub fragments_max: u32,
+    /// With [`Delivery::Chunks`], and in place of the three limits above: payload bytes of one message, all fragments
+    /// together. Answer: close code 1009.
+    pub streamed_bytes_max: u64,
 }
 
 impl Default for Limits {
@@ -28,8 +48,11 @@ impl Default for Limits {
             head_line_bytes_max: 8 * KIB,
             headers_max: HEADERS_MAX,
             body_bytes_max: MIB,
+            delivery: Delivery::Whole,
             message_bytes_max: 64 * MIB,
+            frame_bytes_max: 64 * MIB,
             fragments_max: 131_072,
+            streamed_bytes_max: u64::MAX,
         }
     }
 }
@@ -47,6 +70,8 @@ pub const CONTROL_PAYLOAD_BYTES_MAX: usize = 125;
 pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 /// The first allocation for a message that does not lie whole in one read; it grows with the bytes that really come.
 pub const ASSEMBLY_BYTES_FIRST: usize = 4 * KIB;
+/// Up to here that allocation doubles; from there it grows by this, or by a quarter if that is more.
+pub const ASSEMBLY_STEP_BYTES_MIN: usize = 256 * KIB;
 
 /// Most connections of a shard: an index has 32 bits, of which this leaves headroom.
 pub const LINKS_MAX: usize = 1 << 27;

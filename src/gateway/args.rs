@@ -146,6 +146,8 @@ impl ServeArgs {
         let defaults = Limits::default();
         let limits = Limits {
             message_bytes_max: bytes(self.max_message),
+            // A message in one frame may be as long as one in fragments.
+            frame_bytes_max: bytes(self.max_message),
             head_bytes_max: bytes(self.max_head),
             head_line_bytes_max: defaults.head_line_bytes_max.min(bytes(self.max_head)),
             ..defaults
@@ -196,6 +198,7 @@ mod tests {
         let config = config(&flags).expect("sound");
         assert_eq!((config.listen.port(), config.shards), (7, 3));
         assert_eq!(config.settings.limits.message_bytes_max, 16 << 20);
+        assert_eq!(config.settings.limits.frame_bytes_max, 16 << 20);
         assert_eq!(config.settings.idle_timeout, Some(Duration::from_secs(90)));
     }
 

@@ -1,16 +1,18 @@
-//! Frames to messages (RFC 6455 §5.4, §6.2): unmasking, order, reassembly, text, limits.
+//! Frames to messages, or to chunks of them (RFC 6455 §5.4, §6.2): unmasking, order, reassembly, text, limits.
 //!
-//! A message that lies whole in the bytes at hand is unmasked and handed out where it lies. Everything else is
-//! gathered in one flat buffer that grows with the bytes that really came, never with a length that was
-//! announced; it exists only while something is unfinished.
+//! A message that lies whole in the bytes at hand is unmasked and handed out where it lies. Of any other message each
+//! part is, with [`Delivery::Chunks`]. With [`Delivery::Whole`] it is gathered in one flat buffer that grows with the
+//! bytes that really came, never with a length that was announced; it exists only while something is unfinished, and
+//! becomes the frame that sends the message on.
 
 use super::encoder::Role;
 use super::error::ProtocolError;
 use super::frame::{Decoded, FrameHeader, HEADER_BYTES_MAX, Opcode};
+use super::frame_buffer::FrameBuffer;
 use super::mask::{MaskingKey, apply_mask};
-use super::message::MessageKind;
+use super::message::{MessageKind, Prepared};
 use super::utf8::{self, Utf8Validator};
-use crate::base::limits::{ASSEMBLY_BYTES_FIRST, Limits};
+use crate::base::limits::{Delivery, Limits};
 use std::ops::Range;
 
 /// Bytes lent to the core, and how far they have been read.
@@ -36,20 +38,22 @@ impl Input<'_> {
 
 /// Where the payload of a frame or message lies.
 #[derive(Debug)]
-pub(super) enum Payload {
+pub(super) enum Payload<G> {
     /// Here, in the bytes that were lent.
     Lent(Range<usize>),
-    /// In this buffer, gathered from several reads or fragments.
-    Gathered(Vec<u8>),
+    /// In this, gathered from several reads or fragments.
+    Gathered(G),
 }
 
 /// One thing the frame stream says.
 #[derive(Debug)]
 pub(super) enum Step {
     /// A whole message; text has been validated.
-    Message(MessageKind, Payload),
+    Message(MessageKind, Payload<Prepared>),
+    /// The next part of a message; text has been validated so far.
+    Chunk { kind: MessageKind, payload: Range<usize>, first: bool, last: bool },
     /// A whole control frame.
-    Control(Opcode, Payload),
+    Control(Opcode, Payload<Vec<u8>>),
     /// Nothing without more bytes.
     Starved,
 }
@@ -68,6 +72,15 @@ impl Unfinished {
     fn is_empty(&self) -> bool {
         self.header_len == 0 && self.frame.is_none() && self.message.is_none()
     }
+
+    /// Bytes of memory: its own, and what it has gathered or has room for.
+    pub(super) const fn held_bytes(&self) -> usize {
+        let message = match &self.message {
+            Some(Assembly { payload: SoFar::Gathered { buffer, .. }, .. }) => buffer.capacity(),
+            Some(Assembly { payload: SoFar::HandedOut { .. }, .. }) | None => 0,
+        };
+        size_of::<Self>() + self.control.capacity() + message
+    }
 }
 
 /// A frame whose header has been read.
@@ -84,33 +97,55 @@ struct Frame {
 #[derive(Debug)]
 struct Assembly {
     kind: MessageKind,
-    payload: Vec<u8>,
-    fragments: u32,
+    /// Bytes that its frames have announced; those of all but the last frame have come.
+    length: u64,
     utf8: Utf8Validator,
+    payload: SoFar,
+}
+
+/// What has become of a message's payload so far.
+#[derive(Debug)]
+enum SoFar {
+    /// With [`Delivery::Whole`].
+    Gathered { buffer: FrameBuffer, fragments: u32 },
+    /// With [`Delivery::Chunks`]. `first`: nothing has been handed out yet.
+    HandedOut { first: bool },
 }
 
 impl Assembly {
-    fn new(kind: MessageKind) -> Self {
-        Self { kind, payload: Vec::new(), fragments: 0, utf8: Utf8Validator::default() }
+    fn new(kind: MessageKind, delivery: Delivery) -> Self {
+        let payload = match delivery {
+            Delivery::Whole => SoFar::Gathered { buffer: FrameBuffer::default(), fragments: 0 },
+            Delivery::Chunks => SoFar::HandedOut { first: true },
+        };
+        Self { kind, length: 0, utf8: Utf8Validator::default(), payload }
     }
 
-    fn push(&mut self, bytes: &[u8]) -> Result<(), ProtocolError> {
-        if self.kind == MessageKind::Text {
-            // RFC 6455 §8.1: fail as soon as the text cannot become UTF-8 any more.
-            self.utf8.push(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+    /// Admits another frame, by its header alone.
+    fn begin_frame(&mut self, payload_len: u64, limits: &Limits) -> Result<(), ProtocolError> {
+        match &mut self.payload {
+            SoFar::HandedOut { .. } => check_length(payload_len, self.length, Delivery::Chunks, limits)?,
+            SoFar::Gathered { fragments, .. } => {
+                check_length(payload_len, self.length, Delivery::Whole, limits)?;
+                if *fragments >= limits.fragments_max {
+                    return Err(ProtocolError::FragmentsTooMany);
+                }
+                *fragments += 1;
+            }
         }
-        if self.payload.capacity() == 0 && !bytes.is_empty() {
-            self.payload.reserve(bytes.len().max(ASSEMBLY_BYTES_FIRST));
-        }
-        self.payload.extend_from_slice(bytes);
+        self.length += payload_len;
         Ok(())
     }
 
-    fn finish(self) -> Result<Step, ProtocolError> {
-        if self.kind == MessageKind::Text && !self.utf8.is_complete() {
-            return Err(ProtocolError::TextNotUtf8);
+    fn validate(&mut self, bytes: &[u8], last: bool) -> Result<(), ProtocolError> {
+        if self.kind == MessageKind::Text {
+            // RFC 6455 §8.1: fail as soon as the text cannot become UTF-8 any more.
+            self.utf8.push(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
+            if last && !self.utf8.is_complete() {
+                return Err(ProtocolError::TextNotUtf8);
+            }
         }
-        Ok(Step::Message(self.kind, Payload::Gathered(self.payload)))
+        Ok(())
     }
 }
 
@@ -145,13 +180,11 @@ fn whole_message<R: Role>(input: &mut Input<'_>, limits: &Limits) -> Result<Opti
         Opcode::Binary => MessageKind::Binary,
         _ => return Ok(None),
     };
+    check_mask::<R>(&header)?;
+    check_length(header.payload_len, 0, limits.delivery, limits)?;
     let available = (input.rest().len() - header_len) as u64;
     if !header.fin || header.payload_len > available {
         return Ok(None);
-    }
-    check_mask::<R>(&header)?;
-    if header.payload_len > limits.message_bytes_max as u64 {
-        return Err(ProtocolError::MessageTooLong);
     }
     input.take(header_len);
     let payload = input.take(header.payload_len as usize);
@@ -173,6 +206,23 @@ fn check_mask<R: Role>(header: &FrameHeader) -> Result<(), ProtocolError> {
         (false, true) => Err(ProtocolError::MaskPresent),
         _ => Ok(()),
     }
+}
+
+/// RFC 6455 §10.4: the limits on a data frame's length, behind `before` bytes of its message.
+#[inline]
+fn check_length(payload_len: u64, before: u64, delivery: Delivery, limits: &Limits) -> Result<(), ProtocolError> {
+    let (message_max, frame_max) = match delivery {
+        Delivery::Whole => (limits.message_bytes_max as u64, limits.frame_bytes_max as u64),
+        // Also for a message that happens to lie whole in one read: the answer may not depend on how it was read.
+        Delivery::Chunks => (limits.streamed_bytes_max, u64::MAX),
+    };
+    if payload_len > message_max.saturating_sub(before) {
+        return Err(ProtocolError::MessageTooLong);
+    }
+    if payload_len > frame_max {
+        return Err(ProtocolError::FrameTooLong);
+    }
+    Ok(())
 }
 
 impl Unfinished {
@@ -220,8 +270,10 @@ impl Unfinished {
     fn begin_frame<R: Role>(&mut self, header: &FrameHeader, limits: &Limits) -> Result<Frame, ProtocolError> {
         check_mask::<R>(header)?;
         let message = match (header.opcode, &mut self.message) {
-            (Opcode::Text, message @ None) => Some(message.insert(Assembly::new(MessageKind::Text))),
-            (Opcode::Binary, message @ None) => Some(message.insert(Assembly::new(MessageKind::Binary))),
+            (Opcode::Text, message @ None) => Some(message.insert(Assembly::new(MessageKind::Text, limits.delivery))),
+            (Opcode::Binary, message @ None) => {
+                Some(message.insert(Assembly::new(MessageKind::Binary, limits.delivery)))
+            }
             // RFC 6455 §5.4: fragments of one message are not interleaved with those of another.
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::MessageInsideMessage),
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutMessage),
@@ -229,14 +281,7 @@ impl Unfinished {
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => None,
         };
         if let Some(message) = message {
-            let room = limits.message_bytes_max.saturating_sub(message.payload.len());
-            if header.payload_len > room as u64 {
-                return Err(ProtocolError::MessageTooLong);
-            }
-            message.fragments += 1;
-            if message.fragments > limits.fragments_max {
-                return Err(ProtocolError::FragmentsTooMany);
-            }
+            message.begin_frame(header.payload_len, limits)?;
         }
         Ok(Frame { opcode: header.opcode, fin: header.fin, key: header.mask, remaining: header.payload_len })
     }
@@ -257,14 +302,25 @@ impl Unfinished {
 
     fn read_data(&mut self, frame: Frame, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {
         let (payload, frame) = unmask_next(frame, input);
+        let last = frame.fin && frame.remaining == 0;
         let message = self.message.as_mut().expect("a data frame belongs to a message: begin_frame saw to it");
-        message.push(&input.bytes[payload])?;
-        if frame.remaining > 0 {
+        message.validate(&input.bytes[payload.clone()], last)?;
+        let kind = message.kind;
+        let step = match &mut message.payload {
+            SoFar::Gathered { buffer, .. } => {
+                buffer.push(&input.bytes[payload], frame.fin.then_some(frame.remaining));
+                last.then(|| Step::Message(kind, Payload::Gathered(std::mem::take(buffer).into_prepared(kind))))
+            }
+            // An empty fragment says nothing, unless it is the end.
+            SoFar::HandedOut { .. } if payload.is_empty() && !last => None,
+            SoFar::HandedOut { first } => Some(Step::Chunk { kind, payload, first: std::mem::take(first), last }),
+        };
+        if last {
+            self.message = None;
+        } else if frame.remaining > 0 {
             self.frame = Some(frame);
-        } else if frame.fin {
-            return self.message.take().map(Assembly::finish).transpose();
         }
-        Ok(None)
+        Ok(step)
     }
 }
 

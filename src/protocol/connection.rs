@@ -9,7 +9,8 @@
 //! 4. After an error or a close event nothing more is read. Answer (a [`Failure`](super::error::Failure) says
 //!    with what), then close the transport.
 //!
-//! Every split of the same input gives the same events.
+//! Every split of the same input gives the same events; of a message that is handed out in chunks
+//! ([`Delivery::Chunks`](crate::Delivery::Chunks)) it gives the same bytes at the same place among them.
 //!
 //! ```
 //! use ringwave::protocol::connection::Connection;
@@ -25,7 +26,7 @@
 //! let mut wire = *b"\x81\x85\x37\xfa\x21\x3d\x7f\x9f\x4d\x51\x58";
 //! let (mut events, encoder) = connection.receive(&mut wire, &limits);
 //! while let Some(event) = events.next_event()? {
-//!     if let Event::Message(message) = event {
+//!     if let Event::Message(message) | Event::Assembled(message, _) = event {
 //!         assert_eq!(message, Message::Text("Hello"));
 //!         encoder.encode_message((), message, &mut out)?;
 //!     }

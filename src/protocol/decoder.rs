@@ -10,7 +10,7 @@ use super::error::{Failure, HeadError, ResponseError};
 use super::frame::Opcode;
 use super::handshake::ExpectedResponse;
 use super::http1::{HeadScan, Request, ResponseHead};
-use super::message::{Message, MessageKind};
+use super::message::{Chunk, Message, MessageKind, Prepared};
 use super::utf8;
 use crate::base::limits::Limits;
 use std::marker::PhantomData;
@@ -25,8 +25,15 @@ pub enum Event<'a> {
     ContinueExpected,
     /// Client: the server has opened the WebSocket, with this subprotocol.
     Upgraded(Option<&'a str>),
-    /// A whole message.
+    /// A whole message that lies in the bytes lent.
     Message(Message<'a>),
+    /// A whole message that came in several reads or fragments and was gathered; and the same as a frame that may be
+    /// sent on by reference, unmasked as a server sends it. Whoever does not care takes both alike:
+    /// `Event::Message(message) | Event::Assembled(message, _)`.
+    Assembled(Message<'a>, &'a Prepared),
+    /// With [`Delivery::Chunks`](crate::Delivery::Chunks): the next part of a message that does not lie whole, in one
+    /// frame, in the bytes lent. Control frames may come between two chunks, another message may not.
+    Chunk(Chunk<'a>),
     /// Answer it with a pong of the same payload.
     Ping(&'a [u8]),
     /// The answer to a ping, or a sign of life that nobody asked for.
@@ -91,7 +98,7 @@ impl<R: Role> Decoder<R> {
     /// Lends bytes. Pull [`Events::next_event`] until it answers `None`; then they may be used again.
     #[inline]
     pub fn receive<'a>(&'a mut self, bytes: &'a mut [u8], limits: &'a Limits) -> Events<'a, R> {
-        Events { decoder: self, input: Input { bytes, at: 0 }, limits, gathered: Vec::new() }
+        Events { decoder: self, input: Input { bytes, at: 0 }, limits, gathered: Vec::new(), assembled: None }
     }
 
     /// Whether something has begun and not ended: a head, a frame, a message.
@@ -101,6 +108,17 @@ impl<R: Role> Decoder<R> {
             State::Response(awaited) => !awaited.0.bytes.is_empty(),
             State::Frames(unfinished) => unfinished.is_some(),
             State::Undecided | State::Ended => false,
+        }
+    }
+
+    /// Bytes of memory that what has begun and not ended holds: what is reserved, not what has come. 0 when there is
+    /// no such thing. A client that waits for its response holds none before the first byte of it.
+    pub const fn held_bytes(&self) -> usize {
+        match &self.state {
+            State::Request(Some(gathering)) => size_of::<Gathering>() + gathering.bytes.capacity(),
+            State::Response(awaited) => awaited.0.bytes.capacity(),
+            State::Frames(Some(unfinished)) => unfinished.held_bytes(),
+            State::Request(None) | State::Frames(None) | State::Undecided | State::Ended => 0,
         }
     }
 
@@ -123,6 +141,8 @@ pub struct Events<'a, R> {
     limits: &'a Limits,
     /// Keeps what was gathered while the event that borrows from it is looked at.
     gathered: Vec<u8>,
+    /// The same for a message.
+    assembled: Option<Prepared>,
 }
 
 impl<R> Events<'_, R> {
@@ -160,6 +180,9 @@ impl<R: Role> Events<'_, R> {
             State::Frames(unfinished) => match assembly::next_step::<R>(unfinished, &mut self.input, self.limits) {
                 Ok(Step::Starved) => Ok(None),
                 Ok(Step::Message(kind, payload)) => Ok(Some(self.message(kind, payload))),
+                Ok(Step::Chunk { kind, payload, first, last }) => {
+                    Ok(Some(Event::Chunk(Chunk { kind, payload: &self.input.bytes[payload], first, last })))
+                }
                 Ok(Step::Control(opcode, payload)) => Ok(Some(self.control(opcode, payload)?)),
                 Err(error) => Err(self.failed(error)),
             },
@@ -170,37 +193,42 @@ impl<R: Role> Events<'_, R> {
     }
 
     #[inline]
-    fn message(&mut self, kind: MessageKind, payload: Payload) -> Event<'_> {
-        let payload = self.borrow(payload);
-        Event::Message(match kind {
+    fn message(&mut self, kind: MessageKind, payload: Payload<Prepared>) -> Event<'_> {
+        let (payload, prepared) = match payload {
+            Payload::Lent(range) => (&self.input.bytes[range], None),
+            Payload::Gathered(prepared) => {
+                let prepared = &*self.assembled.insert(prepared);
+                (prepared.payload(), Some(prepared))
+            }
+        };
+        let message = match kind {
             // SAFETY: the payload of a `Step::Message` of text is one that the assembly has validated whole, by
             // `validate_whole` or by a validator that was complete at its end; nothing has touched it since.
             MessageKind::Text => Message::Text(unsafe { utf8::validated_str(payload) }),
             MessageKind::Binary => Message::Binary(payload),
-        })
+        };
+        match prepared {
+            None => Event::Message(message),
+            Some(prepared) => Event::Assembled(message, prepared),
+        }
     }
 
-    fn control(&mut self, opcode: Opcode, payload: Payload) -> Result<Event<'_>, Failure> {
+    fn control(&mut self, opcode: Opcode, payload: Payload<Vec<u8>>) -> Result<Event<'_>, Failure> {
         if opcode == Opcode::Close {
             // RFC 6455 §5.5.1: nothing follows a close frame.
             self.decoder.state = State::Ended;
         }
-        let payload = self.borrow(payload);
-        match opcode {
-            Opcode::Close => Ok(Event::Close(decode_close(payload)?)),
-            Opcode::Ping => Ok(Event::Ping(payload)),
-            _ => Ok(Event::Pong(payload)),
-        }
-    }
-
-    #[inline]
-    fn borrow(&mut self, payload: Payload) -> &[u8] {
-        match payload {
+        let payload = match payload {
             Payload::Lent(range) => &self.input.bytes[range],
             Payload::Gathered(bytes) => {
                 self.gathered = bytes;
                 &self.gathered
             }
+        };
+        match opcode {
+            Opcode::Close => Ok(Event::Close(decode_close(payload)?)),
+            Opcode::Ping => Ok(Event::Ping(payload)),
+            _ => Ok(Event::Pong(payload)),
         }
     }
 

@@ -90,6 +90,12 @@ impl<R: Role> Encoder<R> {
         self.close_sent
     }
 
+    /// Whether a fragmented message is under way: its next fragment may be written, and control frames, but no other
+    /// message. A close frame ends it.
+    pub const fn is_fragmented(&self) -> bool {
+        self.fragmented && !self.close_sent
+    }
+
     /// Appends `message` as one frame.
     #[inline]
     pub fn encode_message(
@@ -115,7 +121,9 @@ impl<R: Role> Encoder<R> {
         Ok(())
     }
 
-    /// Appends the first fragment of a message. More follow by [`Encoder::encode_next`].
+    /// Appends the first fragment of a message. More follow by [`Encoder::encode_next`], control frames may stand
+    /// between them (RFC 6455 §5.4). All fragments of a text together are UTF-8, which nobody checks here; one alone
+    /// may end inside a character.
     pub fn encode_first(
         &mut self,
         key: R::FrameKey,
@@ -252,13 +260,46 @@ mod tests {
         let mut out = Vec::new();
         let mut encoder = Encoder::<Server>::default();
         assert_eq!(encoder.encode_next((), b"", true, &mut out), Err(EncodeError::FragmentOrder));
+        assert!(!encoder.is_fragmented());
         encoder.encode_first((), MessageKind::Binary, b"1", &mut out).expect("open");
+        assert!(encoder.is_fragmented());
         assert_eq!(encoder.encode_message((), Message::Text(""), &mut out), Err(EncodeError::FragmentOrder));
+        let first_again = encoder.encode_first((), MessageKind::Binary, b"1", &mut out);
+        assert_eq!(first_again, Err(EncodeError::FragmentOrder));
         assert_eq!(encoder.encode_ping((), &[0; 126], &mut out), Err(EncodeError::ControlTooLong));
         encoder.encode_ping((), b"?", &mut out).expect("control frames may be interjected");
+        encoder.encode_next((), b"", false, &mut out).expect("under way");
+        assert!(encoder.is_fragmented());
         encoder.encode_next((), b"2", true, &mut out).expect("under way");
+        assert!(!encoder.is_fragmented());
         encoder.encode_message((), Message::Text("t"), &mut out).expect("the message is finished");
-        assert_eq!(out, b"\x02\x011\x89\x01?\x80\x012\x81\x01t");
+        assert_eq!(out, b"\x02\x011\x89\x01?\x00\x00\x80\x012\x81\x01t");
+    }
+
+    #[test]
+    fn a_close_frame_ends_a_fragmented_message() {
+        let mut out = Vec::new();
+        let mut encoder = Encoder::<Server>::default();
+        encoder.encode_first((), MessageKind::Text, b"1", &mut out).expect("open");
+        encoder.encode_close((), None, &mut out).expect("control frames may be interjected");
+        assert!(!encoder.is_fragmented());
+        assert_eq!(encoder.encode_next((), b"2", true, &mut out), Err(EncodeError::CloseSent));
+        assert_eq!(encoder.encode_first((), MessageKind::Text, b"", &mut out), Err(EncodeError::CloseSent));
+        assert_eq!(out, b"\x01\x011\x88\x00");
+    }
+
+    /// RFC 6455 §5.3: each frame has a key of its own, and the first byte of each meets the key's first.
+    #[test]
+    fn fragments_of_a_client_are_masked_each_for_itself() {
+        let mut out = Vec::new();
+        let mut client = Encoder::<Client>::default();
+        let [first, ping, last] = [[1, 2, 3, 4], [5, 6, 7, 8], [9, 8, 7, 6]].map(MaskingKey::new);
+        client.encode_first(first, MessageKind::Binary, &[0; 3], &mut out).expect("open");
+        client.encode_ping(ping, &[0], &mut out).expect("control frames may be interjected");
+        client.encode_next(last, &[0; 5], true, &mut out).expect("under way");
+        assert_eq!(out[..9], [0x02, 0x83, 1, 2, 3, 4, 1, 2, 3]);
+        assert_eq!(out[9..16], [0x89, 0x81, 5, 6, 7, 8, 5]);
+        assert_eq!(out[16..], [0x80, 0x85, 9, 8, 7, 6, 9, 8, 7, 6, 9]);
     }
 
     #[test]

@@ -38,6 +38,8 @@ pub enum ProtocolError {
     TextNotUtf8,
     /// A message longer than `message_bytes_max`.
     MessageTooLong,
+    /// A frame longer than `frame_bytes_max`, in a message that is not too long.
+    FrameTooLong,
     /// A message of more fragments than `fragments_max`.
     FragmentsTooMany,
 }
@@ -47,7 +49,7 @@ impl ProtocolError {
     pub const fn close_code(self) -> CloseCode {
         match self {
             Self::TextNotUtf8 | Self::CloseReasonNotUtf8 => CloseCode::INVALID_PAYLOAD,
-            Self::MessageTooLong => CloseCode::MESSAGE_TOO_BIG,
+            Self::MessageTooLong | Self::FrameTooLong => CloseCode::MESSAGE_TOO_BIG,
             Self::FragmentsTooMany => CloseCode::POLICY_VIOLATION,
             _ => CloseCode::PROTOCOL_ERROR,
         }
@@ -63,7 +65,7 @@ impl ProtocolError {
             Self::ClosePayloadTooShort | Self::CloseReasonNotUtf8 => "5.5.1",
             Self::CloseCodeInvalid(_) => "7.4",
             Self::TextNotUtf8 => "8.1",
-            Self::MessageTooLong | Self::FragmentsTooMany => "10.4",
+            Self::MessageTooLong | Self::FrameTooLong | Self::FragmentsTooMany => "10.4",
         }
     }
 
@@ -85,6 +87,7 @@ impl ProtocolError {
             Self::CloseReasonNotUtf8 => "the close reason must be UTF-8",
             Self::TextNotUtf8 => "text must be UTF-8",
             Self::MessageTooLong => "the message is too long",
+            Self::FrameTooLong => "the frame is too long",
             Self::FragmentsTooMany => "the message has too many fragments",
         }
     }

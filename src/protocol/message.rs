@@ -1,4 +1,5 @@
-//! Messages: what applications exchange (RFC 6455 §5.6), and messages encoded once for many receivers.
+//! Messages: what applications exchange (RFC 6455 §5.6), whole or in chunks, and messages encoded once for many
+//! receivers.
 
 use super::frame::{FrameHeader, HEADER_BYTES_MAX, Opcode};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -59,6 +60,25 @@ impl<'a> Message<'a> {
     }
 }
 
+/// A part of a message that is handed out as it comes ([`Delivery::Chunks`](crate::Delivery::Chunks)), borrowed from
+/// the bytes of one read.
+///
+/// Where a message is cut depends on how it was read; its chunks one behind the other are its payload. Of a message
+/// that breaks a rule some chunks may have been handed out, and none of them is the last.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Chunk<'a> {
+    /// What the message is.
+    pub kind: MessageKind,
+    /// The next bytes of the message; empty only in the last chunk. They are bytes for text too: a chunk may begin and
+    /// end inside a character. But all bytes of a text up to here may begin a UTF-8 text, and after the last chunk
+    /// they are one.
+    pub payload: &'a [u8],
+    /// Whether the message begins with this chunk. One chunk of each message is the first.
+    pub first: bool,
+    /// Whether it ends with this chunk, which may be the first too. One chunk of each message is the last.
+    pub last: bool,
+}
+
 impl<'a> From<&'a str> for Message<'a> {
     fn from(text: &'a str) -> Self {
         Self::Text(text)
@@ -116,6 +136,22 @@ impl Prepared {
         Self { frame: frame.freeze() }
     }
 
+    /// A frame that has been encoded already: unmasked and final.
+    pub(super) const fn of_frame(frame: Bytes) -> Self {
+        Self { frame }
+    }
+
+    /// What stands behind the header.
+    pub(super) fn payload(&self) -> &[u8] {
+        // RFC 6455 §5.2: the second byte tells how long the length is; there is no masking key.
+        let header_len = match self.frame[1] {
+            126 => 4,
+            127 => 10,
+            _ => 2,
+        };
+        &self.frame[header_len..]
+    }
+
     /// The frame as it goes onto the wire.
     pub const fn frame(&self) -> &Bytes {
         &self.frame
@@ -138,6 +174,7 @@ mod tests {
             };
             assert_eq!(prepared.frame().len(), header_len + length);
             assert_eq!(prepared.frame()[header_len..], payload[..]);
+            assert_eq!(prepared.payload(), payload);
         }
     }
 }

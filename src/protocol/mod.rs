@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | [`connection`] | both halves, and the order in which to call them | RFC 6455 |
 //! | [`decoder`] | bytes → events: heads, then frames | §4, §6.2 |
-//! | `assembly` | frames → messages: order, unmasking, limits | §5.4, §6.2 |
+//! | `assembly` | frames → messages, or chunks of them: order, unmasking, limits | §5.4, §6.2 |
+//! | `frame_buffer` | a message that is gathered, with room for a header | §5.2 |
 //! | [`encoder`] | messages → frames, and what may be sent when | §5, §6.1 |
 //! | [`frame`] | the frame header's bits | §5.2 |
 //! | [`mask`], [`mask_simd`] | masking | §5.3 |
@@ -26,6 +27,7 @@ pub mod decoder;
 pub mod encoder;
 pub mod error;
 pub mod frame;
+mod frame_buffer;
 pub mod handshake;
 pub mod http1;
 pub mod mask;

@@ -6,6 +6,7 @@ use super::core::Core;
 use super::handler::{CloseCause, Handler, Verdict};
 use super::session::{Flags, SessionState, Stage};
 use crate::base::key::Key;
+use crate::base::limits::{Delivery, Limits};
 use crate::driver::{Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event};
@@ -63,7 +64,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     /// Pulls all events out of a buffer.
     fn read(&mut self, link: Link, buffer: &Buffer, decoder: &mut Decoder<Server>) -> Option<Ending> {
         let Self { driver, handler, core, .. } = self;
-        let limits = core.settings.limits;
+        // A handler is given whole messages.
+        let limits = Limits { delivery: Delivery::Whole, ..core.settings.limits };
         let mut events = decoder.receive(driver.bytes(buffer), &limits);
         loop {
             let event = match events.next_event() {
@@ -72,7 +74,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 Err(failure) => return Some(Ending::Failed(failure)),
             };
             match event {
-                Event::Message(message) => {
+                Event::Message(message) | Event::Assembled(message, _) => {
                     if core.begin_message(link) {
                         handler.on_message(&mut Session::new(core, link), message);
                     }
@@ -105,6 +107,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                         batch.append(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
                     });
                 }
+                Event::Chunk(_) => unreachable!("messages are delivered whole"),
                 Event::Upgraded(_) => unreachable!("a server receives no response"),
             }
         }

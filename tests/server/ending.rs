@@ -96,10 +96,11 @@ fn a_peer_that_goes_without_a_word_is_gone() {
 fn a_broken_rule_is_answered_with_its_code_and_reported() {
     let (server, events) = TestServer::desk(|config| {
         config.settings.limits.message_bytes_max = 1_000;
+        config.settings.limits.frame_bytes_max = 500;
         config.settings.limits.fragments_max = 2;
     });
     let masked = |first: u8, payload: &[u8]| [&[first, 0x80 | payload.len() as u8, 0, 0, 0, 0], payload].concat();
-    let table: [(Vec<u8>, ProtocolError); 13] = [
+    let table: [(Vec<u8>, ProtocolError); 14] = [
         (masked(0xc1, b""), ProtocolError::ReservedBits),
         (masked(0x83, b""), ProtocolError::ReservedOpcode(3)),
         (vec![0x81, 0x00], ProtocolError::MaskMissing),
@@ -112,6 +113,7 @@ fn a_broken_rule_is_answered_with_its_code_and_reported() {
         (masked(0x88, b"\x03\xed"), ProtocolError::CloseCodeInvalid(1005)),
         (masked(0x81, b"\xff"), ProtocolError::TextNotUtf8),
         (vec![0x82, 0xfe, 0x03, 0xe9, 0, 0, 0, 0], ProtocolError::MessageTooLong),
+        (vec![0x82, 0xfe, 0x01, 0xf5, 0, 0, 0, 0], ProtocolError::FrameTooLong),
         ([masked(0x01, b""), masked(0x00, b""), masked(0x80, b"")].concat(), ProtocolError::FragmentsTooMany),
     ];
     for (wire, error) in table {

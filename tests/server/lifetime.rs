@@ -104,12 +104,13 @@ fn a_port_may_be_taken_again_after_the_end() {
 #[test]
 fn options_out_of_range_are_refused_by_name() {
     type Change = fn(&mut Config);
-    let table: [(&str, Change); 6] = [
+    let table: [(&str, Change); 7] = [
         ("shards", |config| config.shards = 1_025),
         ("connections_max", |config| config.connections_max = 0),
         ("receive_buffers", |config| config.receive_buffers = 3),
         ("head_bytes_max", |config| config.settings.limits.head_bytes_max = 1),
         ("message_bytes_max", |config| config.settings.limits.message_bytes_max = 0),
+        ("frame_bytes_max", |config| config.settings.limits.frame_bytes_max = 0),
         ("high_water_bytes", |config| config.settings.high_water_bytes = usize::MAX),
     ];
     for (name, change) in table {

@@ -1,7 +1,7 @@
 //! Vectors of frames, sound and broken, that say the same to a server (masked) and to a client (unmasked).
 
 use super::{Stream, shown};
-use ringwave::Limits;
+use ringwave::{Delivery, Limits};
 
 /// Frames that mean the same to a server and, unmasked, to a client.
 pub(crate) struct FrameVector {
@@ -112,12 +112,30 @@ fn payload_of(bytes: usize) -> Vec<u8> {
 }
 
 pub(crate) fn frame_vectors() -> Vec<FrameVector> {
+    let mut vectors = rule_vectors();
+    vectors.extend(limit_vectors());
+    vectors.extend(frame_limit_vectors());
+    vectors
+}
+
+/// All that says the same in chunks, and the limit that chunks have. The limits on what is gathered are out of their way.
+pub(crate) fn streamed_vectors() -> Vec<FrameVector> {
+    let mut vectors = rule_vectors();
+    vectors.extend(long_frame_vectors());
+    vectors.extend(stream_limit_vectors());
+    let in_chunks = |limits: &mut Limits| {
+        limits.delivery = Delivery::Chunks;
+        (limits.message_bytes_max, limits.frame_bytes_max, limits.fragments_max) = (1, 1, 1);
+    };
+    vectors.into_iter().map(|vector| vector.with(in_chunks)).collect()
+}
+
+fn rule_vectors() -> Vec<FrameVector> {
     let mut vectors = sound_frame_vectors();
     vectors.extend(message_vectors());
     vectors.extend(broken_frame_vectors());
     vectors.extend(close_vectors());
     vectors.extend(utf8_vectors());
-    vectors.extend(limit_vectors());
     vectors
 }
 
@@ -228,7 +246,7 @@ fn message_vectors() -> Vec<FrameVector> {
         vector("half a message", vec![frame(0x01, b"a")], &["unfinished"]),
         vector("half a frame", vec![announced(0x82, Length::In16(200), b"abc")], &["unfinished"]),
         vector("half a frame of 2^63 - 1", vec![announced(0x02, Length::In64((1 << 63) - 1), b"abc")], &["unfinished"])
-            .with(|limits| limits.message_bytes_max = usize::MAX),
+            .with(|limits| (limits.message_bytes_max, limits.frame_bytes_max) = (usize::MAX, usize::MAX)),
         vector("half a control frame", vec![frame(0x01, b"a"), Part::Bytes(b"\x89".to_vec())], &["unfinished"]),
     ]
 }
@@ -436,6 +454,71 @@ fn limit_vectors() -> Vec<FrameVector> {
             "four empty fragments",
             &[frame(0x02, b""), frame(0x00, b""), frame(0x00, b""), frame(0x80, b"")],
             &[too_many],
+        ),
+        vector("too long and not UTF-8", &[frame(0x81, b"\xff0123456789")], &[too_long]),
+    ]
+}
+
+/// RFC 6455 §10.4: a frame may have six bytes here, a message ten.
+fn frame_limit_vectors() -> Vec<FrameVector> {
+    let vector = |name: &str, parts: &[Part], expected: &[&str]| {
+        let small = |limits: &mut Limits| (limits.message_bytes_max, limits.frame_bytes_max) = (10, 6);
+        FrameVector::new(name, parts.to_vec(), expected).with(small)
+    };
+    let frame_too_long = "failed 1009 FrameTooLong";
+    let too_long = "failed 1009 MessageTooLong";
+    let six = b"012345";
+    let seven = b"0123456";
+    vec![
+        vector("the longest frame", &[frame(0x82, six), frame(0x81, b"")], &["binary \"012345\"", "text \"\""]),
+        vector("a long frame", &[frame(0x81, b"a"), frame(0x82, seven)], &["text \"a\"", frame_too_long]),
+        vector("a long frame begins a message", &[frame(0x02, seven), frame(0x80, b"")], &[frame_too_long]),
+        vector(
+            "a long frame ends a message",
+            &[frame(0x02, b"012"), frame(0x89, b"p"), frame(0x80, seven)],
+            &["ping \"p\"", frame_too_long],
+        ),
+        vector("frames that are short enough", &[frame(0x02, six), frame(0x80, b"6789")], &["binary \"0123456789\""]),
+        vector("a control frame is no such frame", &[frame(0x89, seven)], &["ping \"0123456\""]),
+        vector("a long frame, not UTF-8", &[frame(0x81, b"\xff012345")], &[frame_too_long]),
+        // Both limits are broken.
+        vector("a long frame of a long message", &[frame(0x82, b"0123456789a")], &[too_long]),
+        vector("a long frame makes a long message", &[frame(0x02, six), frame(0x80, seven)], &[too_long]),
+    ]
+}
+
+/// RFC 6455 §10.4: ten bytes of a message in chunks are the limit here.
+fn stream_limit_vectors() -> Vec<FrameVector> {
+    let vector = |name: &str, parts: &[Part], expected: &[&str]| {
+        let name = format!("in chunks, {name}");
+        FrameVector::new(name, parts.to_vec(), expected).with(|limits| limits.streamed_bytes_max = 10)
+    };
+    let too_long = "failed 1009 MessageTooLong";
+    let digits = b"0123456789";
+    let over = b"0123456789a";
+    let huge = Length::In64((1 << 63) - 1);
+    let five = frame(0x02, b"01234");
+    vec![
+        vector("the limit", &[frame(0x82, digits), frame(0x81, b"")], &["binary \"0123456789\"", "text \"\""]),
+        vector("one over the limit", &[frame(0x81, b"a"), frame(0x82, over)], &["text \"a\"", too_long]),
+        vector("far over the limit", &[announced(0x82, huge, b"abc")], &[too_long]),
+        vector("the limit in sum", &[five.clone(), frame(0x80, b"56789")], &["binary \"0123456789\""]),
+        vector(
+            "one over in sum",
+            &[five.clone(), frame(0x89, b"p"), frame(0x80, b"56789a")],
+            &["ping \"p\"", too_long],
+        ),
+        vector("a sum that would overflow", &[five.clone(), announced(0x80, huge, b"1")], &[too_long]),
+        vector("a long first fragment", &[frame(0x01, over), frame(0x80, b"")], &[too_long]),
+        vector(
+            "a control frame is no part of the sum",
+            &[five, frame(0x89, over), frame(0x80, b"5")],
+            &["ping \"0123456789a\"", "binary \"012345\""],
+        ),
+        vector(
+            "each message is counted for itself",
+            &[frame(0x01, digits), frame(0x80, b""), frame(0x81, digits)],
+            &["text \"0123456789\"", "text \"0123456789\""],
         ),
         vector("too long and not UTF-8", &[frame(0x81, b"\xff0123456789")], &[too_long]),
     ]

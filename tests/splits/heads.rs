@@ -2,10 +2,10 @@
 
 use super::Stream;
 use super::frames::{bytes_of, frame};
-use ringwave::Limits;
 use ringwave::protocol::connection::Connection;
 use ringwave::protocol::encoder::Client;
 use ringwave::protocol::handshake::ClientRequest;
+use ringwave::{Delivery, Limits};
 
 /// The request of RFC 6455 §1.2.
 const UPGRADE: &str = "GET /chat HTTP/1.1\r\nHost: server.example.com\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -17,8 +17,11 @@ const SMALL: Limits = Limits {
     head_line_bytes_max: 128,
     headers_max: 4,
     body_bytes_max: 64,
+    delivery: Delivery::Whole,
     message_bytes_max: 100,
+    frame_bytes_max: 100,
     fragments_max: 3,
+    streamed_bytes_max: u64::MAX,
 };
 
 fn stream(name: &str, bytes: impl AsRef<[u8]>, limits: Limits, expected: &[&str]) -> Stream {

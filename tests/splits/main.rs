@@ -5,22 +5,28 @@
 //! piece is overwritten, as a receive buffer would be. Vectors longer than [`EVERY_CUT_BYTES_MAX`] are cut at every
 //! byte of and around each header, around both ends, and at every [`LONG_STRIDE`]th byte of what lies between.
 //!
+//! Where messages are handed out in chunks, the chunks that stand one behind the other are taken together: what they say
+//! and where they stand between control frames is the same for every split. Only of a message that breaks a rule it
+//! depends on the split how much is said just before the failure, and that is left out.
+//!
 //! `Event::ContinueExpected` alone depends on the split, and must: it says that a body has *not* come yet
 //! (RFC 9110 §10.1.1). It has a test of its own and stands in no trace.
 
 mod frames;
 mod heads;
 
-use frames::{Length, Part, announced, bytes_of, frame, frame_vectors, long_frame_vectors, wrongly_masked};
+use frames::{
+    Length, Part, announced, bytes_of, frame, frame_vectors, long_frame_vectors, streamed_vectors, wrongly_masked,
+};
 use heads::{ACCEPTED, asked, request_streams, response_streams};
-use ringwave::Limits;
 use ringwave::protocol::connection::Connection;
 use ringwave::protocol::decoder::Event;
 use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::UpgradeRequest;
 use ringwave::protocol::http1::Response;
-use ringwave::protocol::message::Message;
+use ringwave::protocol::message::{Chunk, Message, MessageKind, Prepared};
+use ringwave::{Delivery, Limits};
 use std::fmt;
 
 /// The longest stream that is cut at every byte.
@@ -70,6 +76,99 @@ fn long_frames_say_the_same_however_they_are_cut() {
     }
 }
 
+#[test]
+fn chunks_say_the_same_however_they_are_cut() {
+    for vector in streamed_vectors() {
+        check(&vector.stream(true), Connection::<Server>::open);
+        check(&vector.stream(false), Connection::<Client>::open);
+    }
+}
+
+/// Each chunk by itself: `[` before the first of a message, `]` behind its last.
+#[test]
+fn a_chunk_is_what_lies_there_of_a_frame() {
+    // Frames; what is said of them lent whole, and lent byte by byte.
+    type Row<'a> = (&'a str, Vec<Part>, &'a [&'a str], &'a [&'a str]);
+    let table: &[Row<'_>] = &[
+        ("a frame", vec![frame(0x81, b"ab")], &["text \"ab\""], &["[text \"a\"", "text \"b\"]"]),
+        ("an empty frame", vec![frame(0x81, b"")], &["text \"\""], &["[text \"\"]"]),
+        (
+            "fragments, control frames between",
+            vec![frame(0x02, b"ab"), frame(0x89, b"p"), frame(0x00, b"c"), frame(0x80, b"d"), frame(0x8a, b"q")],
+            &["[binary \"ab\"", "ping \"p\"", "binary \"c\"", "binary \"d\"]", "pong \"q\""],
+            &["[binary \"a\"", "binary \"b\"", "ping \"p\"", "binary \"c\"", "binary \"d\"]", "pong \"q\""],
+        ),
+        (
+            "empty fragments: nothing is said before the first byte",
+            vec![frame(0x01, b""), frame(0x89, b"p"), frame(0x00, b"x"), frame(0x00, b""), frame(0x80, b"")],
+            &["ping \"p\"", "[text \"x\"", "text \"\"]"],
+            &["ping \"p\"", "[text \"x\"", "text \"\"]"],
+        ),
+        (
+            "nothing but empty fragments",
+            vec![frame(0x02, b""), frame(0x00, b""), frame(0x80, b""), frame(0x81, b"")],
+            &["[binary \"\"]", "text \"\""],
+            &["[binary \"\"]", "[text \"\"]"],
+        ),
+        (
+            "a character in two chunks",
+            vec![frame(0x01, b"a\xc3"), frame(0x80, b"\xa9")],
+            &["[text \"a\\xc3\"", "text \"\\xa9\"]"],
+            &["[text \"a\"", "text \"\\xc3\"", "text \"\\xa9\"]"],
+        ),
+        (
+            "a frame that is not whole",
+            vec![announced(0x82, Length::In16(1_000), b"ab")],
+            &["[binary \"ab\""],
+            &["[binary \"a\"", "binary \"b\""],
+        ),
+        (
+            "text that breaks the rule in its second fragment",
+            vec![frame(0x01, b"ok"), frame(0x80, b"a\xff"), frame(0x81, b"after")],
+            &["[text \"ok\"", "failed 1007 TextNotUtf8"],
+            &["[text \"o\"", "text \"k\"", "text \"a\"", "failed 1007 TextNotUtf8"],
+        ),
+        (
+            "text that breaks the rule and lies whole",
+            vec![frame(0x81, b"ok\xff")],
+            &["failed 1007 TextNotUtf8"],
+            &["[text \"o\"", "text \"k\"", "failed 1007 TextNotUtf8"],
+        ),
+    ];
+    let limits = Limits { delivery: Delivery::Chunks, ..Limits::default() };
+    for (name, parts, whole, bytewise) in table {
+        let (masked, unmasked) = (bytes_of(parts, true), bytes_of(parts, false));
+        assert_eq!(&chunks_of(Connection::<Server>::open(), [&masked[..]], &limits), whole, "{name}");
+        assert_eq!(&chunks_of(Connection::<Client>::open(), [&unmasked[..]], &limits), whole, "{name}");
+        assert_eq!(&chunks_of(Connection::<Server>::open(), masked.chunks(1), &limits), bytewise, "{name}");
+        assert_eq!(&chunks_of(Connection::<Client>::open(), unmasked.chunks(1), &limits), bytewise, "{name}");
+    }
+}
+
+fn chunks_of<'a, R: Role>(
+    mut connection: Connection<R>,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Vec<String> {
+    let mut said = Vec::new();
+    for piece in pieces {
+        let mut lent = piece.to_vec();
+        let (mut events, _) = connection.receive(&mut lent, limits);
+        loop {
+            match events.next_event() {
+                Ok(None) => break,
+                Ok(Some(Event::Chunk(chunk))) => {
+                    let (begin, end) = (if chunk.first { "[" } else { "" }, if chunk.last { "]" } else { "" });
+                    said.push(format!("{begin}{}{end}", Said::piece(chunk)));
+                }
+                Ok(Some(event)) => said.extend(owned(event).map(|one| one.to_string())),
+                Err(failure) => said.push(Said::Failed(failure).to_string()),
+            }
+        }
+    }
+    said
+}
+
 /// RFC 6455 §8.1, and every other rule: no byte is waited for beyond the one that proves it broken.
 #[test]
 fn a_broken_rule_is_told_with_the_byte_that_proves_it() {
@@ -99,9 +198,14 @@ fn a_broken_rule_is_told_with_the_byte_that_proves_it() {
         let failed_after = |wire: &[u8], failed: &dyn Fn(&[u8]) -> bool| {
             (0..=wire.len()).find(|end| failed(&wire[..*end])).unwrap_or_else(|| panic!("{name}: never fails"))
         };
-        let to_client = failed_after(&bytes_of(parts, false), &|wire| fails(Connection::<Client>::open(), wire));
-        let to_server = failed_after(&bytes_of(parts, true), &|wire| fails(Connection::<Server>::open(), wire));
-        assert_eq!((to_client, to_server), (*unmasked, *masked), "{name}");
+        for delivery in [Delivery::Whole, Delivery::Chunks] {
+            let limits = Limits { delivery, ..Limits::default() };
+            let client_fails = |wire: &[u8]| fails(Connection::<Client>::open(), wire, &limits);
+            let server_fails = |wire: &[u8]| fails(Connection::<Server>::open(), wire, &limits);
+            let to_client = failed_after(&bytes_of(parts, false), &client_fails);
+            let to_server = failed_after(&bytes_of(parts, true), &server_fails);
+            assert_eq!((to_client, to_server), (*unmasked, *masked), "{name}, {delivery:?}");
+        }
     }
 }
 
@@ -192,16 +296,43 @@ impl Trace {
     /// What the expectations of the vectors are written in.
     fn lines(&self) -> Vec<String> {
         let unfinished = self.unfinished.then(|| "unfinished".to_owned());
-        self.said.iter().map(Said::to_string).chain(unfinished).collect()
+        let mut lines = Vec::new();
+        let mut begun = Vec::new();
+        for said in &self.said {
+            match said {
+                Said::Piece { kind, payload, last, .. } => {
+                    begun.extend_from_slice(payload);
+                    if *last {
+                        lines.push(Said::whole(*kind, std::mem::take(&mut begun)).to_string());
+                    }
+                }
+                said => lines.push(said.to_string()),
+            }
+        }
+        lines.extend(unfinished);
+        lines
     }
 }
 
 #[derive(Debug, PartialEq)]
 enum Said {
-    Request { method: String, target: String, headers: Vec<(String, Vec<u8>)>, body: Vec<u8>, verdict: Verdict },
+    Request {
+        method: String,
+        target: String,
+        headers: Vec<(String, Vec<u8>)>,
+        body: Vec<u8>,
+        verdict: Verdict,
+    },
     Upgraded(Option<String>),
     Text(String),
     Binary(Vec<u8>),
+    /// Chunks of a message, one behind the other.
+    Piece {
+        kind: MessageKind,
+        payload: Vec<u8>,
+        first: bool,
+        last: bool,
+    },
     Ping(Vec<u8>),
     Pong(Vec<u8>),
     Close(Option<(u16, String)>),
@@ -214,6 +345,53 @@ enum Verdict {
     Upgrade,
     Refused(u16),
     Plain { keeps_alive: bool },
+}
+
+impl From<Message<'_>> for Said {
+    fn from(message: Message<'_>) -> Self {
+        Self::whole(message.kind(), message.as_bytes().to_vec())
+    }
+}
+
+impl Said {
+    fn whole(kind: MessageKind, payload: Vec<u8>) -> Self {
+        match kind {
+            MessageKind::Text => Self::Text(String::from_utf8(payload).expect("text is UTF-8")),
+            MessageKind::Binary => Self::Binary(payload),
+        }
+    }
+
+    fn piece(chunk: Chunk<'_>) -> Self {
+        let Chunk { kind, payload, first, last } = chunk;
+        Self::Piece { kind, payload: payload.to_vec(), first, last }
+    }
+}
+
+/// Appends what is said next. Chunks become one piece, and a piece that is cut off by a failure is forgotten.
+fn say(said: &mut Vec<Said>, next: Said) {
+    let under_way = said.iter().rev().find_map(|said| match said {
+        Said::Piece { kind, last, .. } => Some((*kind, !last)),
+        _ => None,
+    });
+    let under_way = under_way.filter(|(_, begun)| *begun).map(|(kind, _)| kind);
+    match (said.last_mut(), next) {
+        (before, Said::Piece { kind, payload, first, last }) => {
+            assert_eq!(under_way, (!first).then_some(kind), "a message has one first chunk, and all are of its kind");
+            assert!(!payload.is_empty() || last, "an empty chunk that says nothing");
+            match before {
+                Some(Said::Piece { payload: before, last: ends, .. }) if !first => {
+                    before.extend(payload);
+                    *ends = last;
+                }
+                _ => said.push(Said::Piece { kind, payload, first, last }),
+            }
+        }
+        (Some(Said::Piece { last: false, .. }), next @ Said::Failed(_)) => {
+            said.pop();
+            said.push(next);
+        }
+        (_, next) => said.push(next),
+    }
 }
 
 impl fmt::Display for Said {
@@ -230,6 +408,8 @@ impl fmt::Display for Said {
             Self::Upgraded(protocol) => write!(f, "upgraded {}", protocol.as_deref().unwrap_or("-")),
             Self::Text(text) => write!(f, "text {}", shown(text.as_bytes())),
             Self::Binary(bytes) => write!(f, "binary {}", shown(bytes)),
+            Self::Piece { kind: MessageKind::Text, payload, .. } => write!(f, "text {}", shown(payload)),
+            Self::Piece { kind: MessageKind::Binary, payload, .. } => write!(f, "binary {}", shown(payload)),
             Self::Ping(payload) => write!(f, "ping {}", shown(payload)),
             Self::Pong(payload) => write!(f, "pong {}", shown(payload)),
             Self::Close(None) => write!(f, "close"),
@@ -271,8 +451,12 @@ fn owned(event: Event<'_>) -> Option<Said> {
         }
         Event::ContinueExpected => return None,
         Event::Upgraded(protocol) => Said::Upgraded(protocol.map(str::to_owned)),
-        Event::Message(Message::Text(text)) => Said::Text(text.to_owned()),
-        Event::Message(Message::Binary(bytes)) => Said::Binary(bytes.to_vec()),
+        Event::Message(message) => message.into(),
+        Event::Assembled(message, prepared) => {
+            assert_eq!(*prepared, Prepared::new(message));
+            message.into()
+        }
+        Event::Chunk(chunk) => Said::piece(chunk),
         Event::Ping(payload) => Said::Ping(payload.to_vec()),
         Event::Pong(payload) => Said::Pong(payload.to_vec()),
         Event::Close(None) => Said::Close(None),
@@ -300,6 +484,10 @@ fn trace_of<'a, R: Role>(
             assert!(turn <= piece.len() + 2, "more events than bytes");
             let one = match events.next_event() {
                 Ok(None) => break,
+                Ok(Some(Event::Message(message))) if limits.delivery == Delivery::Chunks => {
+                    let (kind, payload) = (message.kind(), message.as_bytes());
+                    Some(Said::piece(Chunk { kind, payload, first: true, last: true }))
+                }
                 Ok(Some(event)) => owned(event),
                 Err(failure) => Some(Said::Failed(failure)),
             };
@@ -312,7 +500,9 @@ fn trace_of<'a, R: Role>(
                 // A refused upgrade and a last request: nothing more is read.
                 Some(_) => {}
             }
-            said.extend(one);
+            if let Some(one) = one {
+                say(&mut said, one);
+            }
         }
         lent.fill(SCRIBBLE);
     }
@@ -321,7 +511,7 @@ fn trace_of<'a, R: Role>(
 }
 
 /// Whether these bytes, one by one, end in an error.
-fn fails<R: Role>(connection: Connection<R>, bytes: &[u8]) -> bool {
-    let trace = trace_of(connection, bytes.chunks(1), &Limits::default());
+fn fails<R: Role>(connection: Connection<R>, bytes: &[u8], limits: &Limits) -> bool {
+    let trace = trace_of(connection, bytes.chunks(1), limits);
     matches!(trace.said.last(), Some(Said::Failed(_)))
 }

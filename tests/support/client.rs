@@ -58,12 +58,13 @@ impl Received {
     fn of(event: Event<'_>) -> Self {
         match event {
             Event::Upgraded(protocol) => Self::Open(protocol.map(str::to_owned)),
-            Event::Message(message) => message.into(),
+            Event::Message(message) | Event::Assembled(message, _) => message.into(),
             Event::Ping(payload) => Self::Ping(payload.to_vec()),
             Event::Pong(payload) => Self::Pong(payload.to_vec()),
             Event::Close(close) => {
                 Self::Close(close.map(|CloseFrame { code, reason }| (code.number(), reason.to_owned())))
             }
+            Event::Chunk(_) => unreachable!("messages are delivered whole"),
             Event::Request(_) | Event::ContinueExpected => unreachable!("a client receives no request"),
         }
     }

@@ -1,0 +1,164 @@
+//! The buffer in which a message is gathered: its payload, and in front of it room for the header that makes it a
+//! frame to be sent on (RFC 6455 §5.2).
+//!
+//! ```text
+//!  0         10 − n      10                  length      capacity
+//! ┌───────────┬───────────┬────────────────────┬────────────┐
+//! │  unused   │ n: header │      payload       │   spare    │
+//! └───────────┴───────────┴────────────────────┴────────────┘
+//!             └───────── Prepared ─────────────┘
+//! ```
+//!
+//! It never allocates by a length that was announced; such a length only keeps it from growing further.
+
+use super::frame::{FrameHeader, HEADER_BYTES_MAX};
+use super::message::{MessageKind, Prepared};
+use crate::base::limits::{ASSEMBLY_BYTES_FIRST, ASSEMBLY_STEP_BYTES_MIN};
+use bytes::{Buf, Bytes};
+
+/// Room for the longest header without a masking key: 2 bytes and 8 of length.
+const HEADER_ROOM: usize = 10;
+
+/// Payload that grows. Owns no memory before its first byte.
+#[derive(Debug, Default)]
+pub(super) struct FrameBuffer {
+    bytes: Vec<u8>,
+}
+
+impl FrameBuffer {
+    /// Appends payload. `rest` is how much the message still lacks, if that is known.
+    pub(super) fn push(&mut self, payload: &[u8], rest: Option<u64>) {
+        if payload.is_empty() {
+            return;
+        }
+        if self.bytes.is_empty() {
+            self.grow(HEADER_ROOM + payload.len(), rest);
+            self.bytes.resize(HEADER_ROOM, 0);
+        } else {
+            self.grow(payload.len(), rest);
+        }
+        self.bytes.extend_from_slice(payload);
+    }
+
+    /// Makes room for `more` bytes.
+    ///
+    /// What is spare when the message ends stays with its frame, for as long as that lies in a queue. So the buffer
+    /// doubles while it is small, then grows by [`ASSEMBLY_STEP_BYTES_MIN`], then, beyond four times that, by a quarter:
+    /// of a long message's memory at most a fifth is spare, and its bytes are moved four times on average instead of
+    /// once (where the allocator cannot move pages instead, as it does with large blocks). Nothing is spare of a
+    /// message in one frame, nor of one whose last fragment was the one that needed room: then its end is known.
+    fn grow(&mut self, more: usize, rest: Option<u64>) {
+        let needed = self.bytes.len() + more;
+        let capacity = self.bytes.capacity();
+        if needed <= capacity {
+            return;
+        }
+        let step = capacity.min(ASSEMBLY_STEP_BYTES_MIN.max(capacity / 4));
+        let grown = (capacity + step).max(ASSEMBLY_BYTES_FIRST);
+        let rest = rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(usize::MAX);
+        let enough = needed.saturating_add(rest);
+        self.bytes.reserve_exact(grown.clamp(needed, enough) - self.bytes.len());
+    }
+
+    /// Bytes of memory that it holds.
+    pub(super) const fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The message, complete, as a frame to be sent on: the header is written in front of the payload where it lies.
+    pub(super) fn into_prepared(mut self, kind: MessageKind) -> Prepared {
+        if self.bytes.is_empty() {
+            self.bytes.resize(HEADER_ROOM, 0);
+        }
+        let payload_len = (self.bytes.len() - HEADER_ROOM) as u64;
+        let mut bits = [0; HEADER_BYTES_MAX];
+        let header_len = FrameHeader { fin: true, opcode: kind.opcode(), mask: None, payload_len }.encode(&mut bits);
+        let start = HEADER_ROOM - header_len;
+        self.bytes[start..HEADER_ROOM].copy_from_slice(&bits[..header_len]);
+        // Only the first allocation can be less than half full. Many short messages may wait in a queue.
+        if self.bytes.len() < self.bytes.capacity() / 2 {
+            self.bytes.shrink_to_fit();
+        }
+        // Since 1.4 `bytes` takes a vector over with its spare capacity; before, it moved the payload.
+        let mut frame = Bytes::from(self.bytes);
+        frame.advance(start);
+        Prepared::of_frame(frame)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::message::Message;
+    use super::*;
+    use crate::base::limits::{KIB, MIB};
+
+    #[test]
+    fn what_was_gathered_is_the_frame_that_would_be_encoded() {
+        for length in [0, 1, 125, 126, 4_085, 4_086, 4_087, 65_535, 65_536, 300_000] {
+            let payload: Vec<u8> = (0..length).map(|index| b'a' + (index % 23) as u8).collect();
+            let text = std::str::from_utf8(&payload).expect("ASCII");
+            for (kind, message) in [(MessageKind::Text, text.into()), (MessageKind::Binary, Message::Binary(&payload))]
+            {
+                for piece in [1, 7, 4_096, 1 << 20] {
+                    let mut buffer = FrameBuffer::default();
+                    payload.chunks(piece).for_each(|piece| buffer.push(piece, None));
+                    let prepared = buffer.into_prepared(kind);
+                    assert_eq!(prepared, Prepared::new(message), "{length} bytes in pieces of {piece}");
+                    assert_eq!(prepared.payload(), payload);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn little_is_spare_and_growing_is_linear() {
+        for piece in [1_000, 4_096, 65_536, MIB - 10, MIB + 1] {
+            let mut buffer = FrameBuffer::default();
+            let piece = vec![b'x'; piece];
+            let (mut pushed, mut moved, mut before) = (0, 0, 0);
+            while pushed < 40 * MIB {
+                buffer.push(&piece, None);
+                pushed += piece.len();
+                if buffer.capacity() != before {
+                    moved += before;
+                    before = buffer.capacity();
+                }
+                let spare = buffer.capacity() - pushed - HEADER_ROOM;
+                let spare_max = match pushed {
+                    ..=4_096 => 4_096,
+                    4_097..MIB => pushed.min(256 * KIB),
+                    _ => pushed / 4,
+                };
+                assert!(spare <= spare_max, "{spare} bytes spare of {pushed}");
+            }
+            assert!(moved <= 5 * pushed, "{moved} bytes moved for {pushed}");
+        }
+    }
+
+    /// The end of the message bounds the buffer; the beginning of the growth does not depend on it.
+    #[test]
+    fn an_announced_length_bounds_the_buffer_and_allocates_nothing() {
+        for length in [1, 4_000, 5_000, 100_000, 3 * MIB] {
+            let mut buffer = FrameBuffer::default();
+            for pushed in (0..length).step_by(1_000) {
+                let piece = vec![b'x'; 1_000.min(length - pushed)];
+                buffer.push(&piece, Some((length - pushed - piece.len()) as u64));
+                assert!(buffer.capacity() <= length + HEADER_ROOM);
+                assert!(buffer.capacity() <= (2 * (pushed + piece.len())).max(ASSEMBLY_BYTES_FIRST) + HEADER_ROOM);
+            }
+            assert_eq!(buffer.capacity(), length + HEADER_ROOM);
+        }
+        let mut buffer = FrameBuffer::default();
+        buffer.push(b"x", Some(u64::MAX));
+        assert_eq!(buffer.capacity(), ASSEMBLY_BYTES_FIRST);
+    }
+
+    #[test]
+    fn a_short_message_gives_back_what_it_does_not_fill() {
+        let mut buffer = FrameBuffer::default();
+        buffer.push(b"short", None);
+        assert_eq!(buffer.capacity(), ASSEMBLY_BYTES_FIRST);
+        let vector = Vec::from(buffer.into_prepared(MessageKind::Text).frame().clone());
+        assert_eq!(vector, b"\x81\x05short");
+    }
+}
