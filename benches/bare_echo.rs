@@ -36,7 +36,7 @@ impl BareEcho {
             self.driver.wait(None)?;
             while let Some(completion) = self.driver.next_completion() {
                 match completion {
-                    Completion::Accepted { link } => {
+                    Completion::Accepted { link, .. } => {
                         if link.index() >= self.sides.len() {
                             self.sides.resize_with(link.index() + 1, Side::default);
                         }

@@ -168,5 +168,6 @@ fn uring_config(config: &Config) -> UringConfig {
         buffer_count: config.receive_buffers,
         buffer_bytes: config.receive_buffer_bytes,
         table_slots: 0,
+        peer_addresses: true,
     }
 }

@@ -11,8 +11,10 @@
 //! ```
 
 mod accepting;
+mod peers;
 
 use self::accepting::Accepting;
+use self::peers::Peers;
 use super::bank::{self, Bank, BankConfig};
 use super::batch::Batch;
 use super::socket::Listener;
@@ -42,11 +44,13 @@ pub struct UringConfig {
     pub buffer_bytes: u32,
     /// Length of one ring's descriptor table; 0 takes as many as RLIMIT_NOFILE allows.
     pub table_slots: u32,
+    /// Whether [`Completion::Accepted`] tells the peer's address: one command and one turn more for each accept.
+    pub peer_addresses: bool,
 }
 
 impl Default for UringConfig {
     fn default() -> Self {
-        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0 }
+        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0, peer_addresses: true }
     }
 }
 
@@ -87,6 +91,7 @@ pub struct Uring {
     banks_max: usize,
     links: Vec<LinkState>,
     listener: Option<Accepting>,
+    peers: Peers,
     connects: Slab<Connecting>,
     completions: VecDeque<(u16, cqueue::Entry)>,
     /// Refusals that no completion tells of: a further bank could not be made.
@@ -163,6 +168,7 @@ impl Uring {
             banks_max,
             links: Vec::new(),
             listener: None,
+            peers: Peers::new(config.peer_addresses),
             connects: Slab::new(),
             completions: VecDeque::new(),
             accept_errors: VecDeque::new(),
@@ -418,6 +424,7 @@ impl Uring {
             Operation::Send => self.sent(link, entry),
             Operation::AcceptMany => self.accepted(bank, entry, true),
             Operation::AcceptOne => self.accepted(bank, entry, false),
+            Operation::Peer => self.peer_answered(link.index(), entry),
             Operation::Close => self.closed(bank, link),
             Operation::Shutdown => {
                 self.state(link)?.flags.clear(Flags::SHUTTING_DOWN);

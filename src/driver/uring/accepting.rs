@@ -4,11 +4,13 @@
 use super::{Flags, Uring};
 use crate::base::clock::Time;
 use crate::base::limits::{ACCEPT_REST, LISTEN_BACKLOG};
+use crate::driver::peer::address_bytes;
 use crate::driver::socket::Listener;
 use crate::driver::token::{Operation, Token};
-use crate::driver::{Completion, Driver, bank};
+use crate::driver::{Completion, Driver, Link, bank};
 use io_uring::cqueue;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
 use std::time::Duration;
 
@@ -96,14 +98,37 @@ impl Uring {
             Err(_) => return self.accept_failed(-entry.result()),
         };
         let link = self.occupy(bank, slot);
+        self.limit_accepting(bank);
+        self.ask_for_peer(bank, slot, link)
+    }
+
+    /// A multishot accept answers no address. Where one is wanted the accept is told with it, in the next turn; until
+    /// then nobody knows of the link, so nobody can end it.
+    fn ask_for_peer(&mut self, bank: u16, slot: u32, link: Link) -> Option<Completion> {
+        let length = self.listener.as_ref().map(|accepting| address_bytes(accepting.listener.local_addr()));
+        if let Some(length) = length
+            && let Some((number, room)) = self.peers.ask(link)
+        {
+            let token = Token::number(Operation::Peer, number);
+            self.banks[usize::from(bank)].peer_address(slot, room, length, token);
+            return None;
+        }
+        self.tell_accepted(link, None)
+    }
+
+    pub(super) fn peer_answered(&mut self, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
+        let (link, peer) = self.peers.answered(number, entry.result());
+        self.tell_accepted(link, peer)
+    }
+
+    fn tell_accepted(&mut self, link: Link, peer: Option<SocketAddr>) -> Option<Completion> {
         if self.listener.is_none() {
             // It was on its way when we stopped listening.
             self.state(link)?.flags.set(Flags::SILENT);
             self.close(link);
             return None;
         }
-        self.limit_accepting(bank);
-        Some(Completion::Accepted { link })
+        Some(Completion::Accepted { link, peer })
     }
 
     /// Ends a multishot accept before its table runs full.
