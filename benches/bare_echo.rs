@@ -24,7 +24,7 @@ struct BareEcho {
 impl BareEcho {
     fn listen(address: SocketAddr) -> io::Result<(Self, SocketAddr)> {
         let mut driver = Uring::new(UringConfig::default())?;
-        let listener = listen_on(address, 1)?.remove(0);
+        let listener = listen_on(address, 1, None)?.remove(0);
         let address = listener.local_addr();
         driver.listen(listener);
         Ok((Self { driver, sides: Vec::new(), batches: BatchPool::default(), dirty: Vec::new() }, address))

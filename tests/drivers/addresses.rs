@@ -29,7 +29,7 @@ fn ipv4_peers_of_an_ipv6_listener_have_ipv4_addresses<D: Driver>(driver: D) {
 
 /// Each link is told from the others by what its peer says: the address is that one's, in slots used again too.
 fn peers_have_their_addresses<D: Driver>(mut driver: D, listen: &str, connect: &str) {
-    let listener = listen_on(listen.parse().expect("an address"), 1).expect("a port is free").remove(0);
+    let listener = listen_on(listen.parse().expect("an address"), 1, None).expect("a port is free").remove(0);
     let to = SocketAddr::new(connect.parse().expect("an address"), listener.local_addr().port());
     driver.listen(listener);
     for _ in 0..4 {

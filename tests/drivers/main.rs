@@ -100,7 +100,7 @@ fn assert_sleeps<D: Driver>(driver: &mut D, turns: u32) {
 
 fn listener() -> (Listener, SocketAddr) {
     let any = "127.0.0.1:0".parse().expect("an address");
-    let listener = listen_on(any, 1).expect("a port is free").remove(0);
+    let listener = listen_on(any, 1, None).expect("a port is free").remove(0);
     let address = listener.local_addr();
     (listener, address)
 }
