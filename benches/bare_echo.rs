@@ -24,7 +24,7 @@ struct BareEcho {
 impl BareEcho {
     fn listen(address: SocketAddr) -> io::Result<(Self, SocketAddr)> {
         let mut driver = Uring::new(UringConfig::default())?;
-        let listener = listen_on(address, 1)?.remove(0);
+        let listener = listen_on(address, 1, None)?.remove(0);
         let address = listener.local_addr();
         driver.listen(listener);
         Ok((Self { driver, sides: Vec::new(), batches: BatchPool::default(), dirty: Vec::new() }, address))
@@ -36,7 +36,7 @@ impl BareEcho {
             self.driver.wait(None)?;
             while let Some(completion) = self.driver.next_completion() {
                 match completion {
-                    Completion::Accepted { link } => {
+                    Completion::Accepted { link, .. } => {
                         if link.index() >= self.sides.len() {
                             self.sides.resize_with(link.index() + 1, Side::default);
                         }

@@ -44,7 +44,7 @@ impl Server {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let cores = cores();
         let count = if config.shards == 0 { cores.len().max(1) } else { config.shards };
-        let listeners = listen_on(config.listen, count)?;
+        let listeners = listen_on(config.listen, count, None)?;
         let local_addr = listeners[0].local_addr();
         let pin = config.pin && count <= cores.len();
         let config = Arc::new(config);
@@ -168,5 +168,6 @@ fn uring_config(config: &Config) -> UringConfig {
         buffer_count: config.receive_buffers,
         buffer_bytes: config.receive_buffer_bytes,
         table_slots: 0,
+        peer_addresses: true,
     }
 }

@@ -462,6 +462,7 @@ fn work(post: Post) -> io::Result<()> {
         buffer_count: if bulk { 64 } else { 512 },
         buffer_bytes: if bulk { 65_536 } else { 4096 },
         table_slots: 0,
+        ..UringConfig::default()
     };
     load(post, Uring::new(config)?)
 }

@@ -8,6 +8,7 @@
 use super::Link;
 use super::batch::Batch;
 use super::buf_ring::BufRing;
+use super::peer::PeerAddress;
 use super::token::{Operation, Token};
 use super::waker::Waker;
 use crate::base::limits::{SEND_BYTES_MAX, SEND_PARTS_MAX};
@@ -34,6 +35,10 @@ const SUBMIT_TRIES_MAX: u32 = 1000;
 /// What options are set to; the kernel reads it while the command runs.
 static ON: libc::c_int = 1;
 static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+/// `SOCKET_URING_OP_GETSOCKOPT` (6.7), and where a submission carries it: the third of its 16 words, `cmd_op`.
+const GET_OPTION: u32 = 2;
+const COMMAND_AT: usize = 2;
+const _: () = assert!(size_of::<squeue::Entry>() == 64);
 
 /// The sizes of a bank.
 #[derive(Clone, Copy, Debug)]
@@ -235,6 +240,20 @@ impl Bank {
         self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), token);
     }
 
+    /// Asks for the peer's address by command (Linux 6.7, which knows options of SOL_SOCKET only). `length` is that of
+    /// an address of the socket's family: more is refused with EINVAL, less is filled. The caller keeps the room where
+    /// it is until the completion has come.
+    pub(super) fn peer_address(&mut self, slot: u32, room: &PeerAddress, length: u32, token: Token) {
+        debug_assert!(length as usize <= PeerAddress::BYTES);
+        let (level, name) = (libc::SOL_SOCKET as u32, libc::SO_PEERNAME as u32);
+        let mut entry = opcode::SetSockOpt::new(Fixed(slot), level, name, room.as_ptr().cast(), length).build();
+        let words = (&raw mut entry).cast::<[u32; 16]>();
+        // The library builds the setter only; the getter is the same but for this word.
+        // SAFETY: an entry is an io_uring_sqe of 64 bytes (asserted), aligned for u64 and ours alone.
+        unsafe { (*words)[COMMAND_AT] = GET_OPTION };
+        self.push(entry, token);
+    }
+
     /// Binds (Linux 6.11). The next submission, the connect, follows only if that succeeds; if not, the bind alone
     /// completes: a failed submission that skips its success takes what is linked to it along in silence. The caller
     /// keeps the address where it is until one of the two has completed.
@@ -252,8 +271,8 @@ impl Bank {
     fn push(&mut self, entry: squeue::Entry, token: Token) {
         let entry = entry.user_data(token.encode());
         for _ in 0..SUBMIT_TRIES_MAX {
-            // SAFETY: whatever the entry points to lives until its completion: batches and addresses are kept by the
-            // driver, message headers by `scatters` until the submission, `ON` for ever.
+            // SAFETY: whatever the entry points to lives until its completion: batches, addresses and rooms for them are
+            // kept by the driver, message headers by `scatters` until the submission, `ON` for ever.
             if unsafe { self.ring.submission().push(&entry) }.is_ok() {
                 return;
             }

@@ -166,7 +166,7 @@ impl Epoll {
                 }
             }
             // It was accepted in this turn, before the loop wanted no more.
-            Completion::Accepted { link } if self.listener.is_none() => {
+            Completion::Accepted { link, .. } if self.listener.is_none() => {
                 self.links.discard(link);
                 return None;
             }
@@ -222,8 +222,12 @@ impl Epoll {
         }
         let accepted = poller::accept(&accepting.listener);
         // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
-        match accepted.and_then(|socket| self.open(socket, Outgoing::Nothing, Interest::Read)) {
-            Ok(link) => Some(Completion::Accepted { link }),
+        let opened = accepted.and_then(|(socket, peer)| {
+            let link = self.open(socket, Outgoing::Nothing, Interest::Read)?;
+            Ok(Completion::Accepted { link, peer })
+        });
+        match opened {
+            Ok(accepted) => Some(accepted),
             Err(error) if error.kind() == ErrorKind::WouldBlock => None,
             Err(error) => Some(self.accept_failed(error)),
         }

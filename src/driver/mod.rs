@@ -15,6 +15,7 @@ mod batch;
 mod buf_ring;
 mod epoll;
 mod links;
+mod peer;
 mod poller;
 mod pool;
 mod socket;
@@ -67,6 +68,9 @@ pub enum Completion {
     Accepted {
         /// Its link.
         link: Link,
+        /// Where it comes from; `None` if nobody asked, or the kernel does not say (io_uring before Linux 6.7). An
+        /// IPv4 peer of an IPv6 listener has its IPv4 address.
+        peer: Option<SocketAddr>,
     },
     /// The system refused an accept (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and goes on by itself.
     AcceptFailed {

@@ -10,10 +10,12 @@
 #![allow(unsafe_code)]
 
 use super::Link;
+use super::peer::PeerAddress;
 use super::socket::Listener;
 use crate::base::key::Key;
 use socket2::Socket;
 use std::io;
+use std::net::SocketAddr;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
@@ -198,13 +200,17 @@ impl From<Duration> for KernelTimespec {
     }
 }
 
-/// The next connection of a listener that does not block; the socket does not block either.
-pub(super) fn accept(listener: &Listener) -> io::Result<Socket> {
+/// The next connection of a listener that does not block, and where it comes from; the socket does not block either.
+pub(super) fn accept(listener: &Listener) -> io::Result<(Socket, Option<SocketAddr>)> {
     let flags = libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
-    // SAFETY: with null pointers the kernel writes no address.
-    let fd = checked(unsafe { libc::accept4(listener.as_raw_fd(), ptr::null_mut(), ptr::null_mut(), flags) })?;
+    let peer = PeerAddress::default();
+    let mut length = PeerAddress::BYTES as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes, which `peer` has, and a length; both outlive the call.
+    let answer = unsafe { libc::accept4(listener.as_raw_fd(), peer.as_ptr().cast(), &raw mut length, flags) };
+    let fd = checked(answer)?;
     // SAFETY: accept4 has just made this descriptor, and nobody else owns it.
-    Ok(unsafe { Socket::from_raw_fd(fd) })
+    let socket = unsafe { Socket::from_raw_fd(fd) };
+    Ok((socket, peer.decode()))
 }
 
 /// An accept that finds no connection says so (EAGAIN) instead of waiting: what was announced may be gone again.

@@ -26,10 +26,11 @@ pub(super) enum Operation {
     Option,
     Bind,
     Connect,
+    Peer,
 }
 
 impl Operation {
-    const ALL: [Self; 13] = [
+    const ALL: [Self; 14] = [
         Self::AcceptMany,
         Self::AcceptOne,
         Self::Receive,
@@ -43,6 +44,7 @@ impl Operation {
         Self::Option,
         Self::Bind,
         Self::Connect,
+        Self::Peer,
     ];
 }
 

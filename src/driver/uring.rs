@@ -10,6 +10,11 @@
 //!                 └──┘
 //! ```
 
+mod accepting;
+mod peers;
+
+use self::accepting::Accepting;
+use self::peers::Peers;
 use super::bank::{self, Bank, BankConfig};
 use super::batch::Batch;
 use super::socket::Listener;
@@ -18,7 +23,7 @@ use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
 use crate::base::key::Key;
-use crate::base::limits::{ACCEPT_REST, LINKS_MAX, LISTEN_BACKLOG};
+use crate::base::limits::LINKS_MAX;
 use io_uring::cqueue;
 use slab::Slab;
 use socket2::SockAddr;
@@ -27,12 +32,6 @@ use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
-
-/// A multishot accept may empty a whole backlog before we see the first completion; what finds no slot is lost. With
-/// fewer free slots than this, connections are accepted by count.
-const ACCEPT_MANY_SLOTS_MIN: u32 = LISTEN_BACKLOG as u32 + LISTEN_BACKLOG as u32 / 2;
-/// Accepts in flight when they are counted.
-const ACCEPT_ONE_MAX: u32 = 64;
 
 /// What a shard's rings may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,11 +44,13 @@ pub struct UringConfig {
     pub buffer_bytes: u32,
     /// Length of one ring's descriptor table; 0 takes as many as RLIMIT_NOFILE allows.
     pub table_slots: u32,
+    /// Whether [`Completion::Accepted`] tells the peer's address: one command and one turn more for each accept.
+    pub peer_addresses: bool,
 }
 
 impl Default for UringConfig {
     fn default() -> Self {
-        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0 }
+        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0, peer_addresses: true }
     }
 }
 
@@ -90,6 +91,7 @@ pub struct Uring {
     banks_max: usize,
     links: Vec<LinkState>,
     listener: Option<Accepting>,
+    peers: Peers,
     connects: Slab<Connecting>,
     completions: VecDeque<(u16, cqueue::Entry)>,
     /// Refusals that no completion tells of: a further bank could not be made.
@@ -97,19 +99,6 @@ pub struct Uring {
     waker: Waker,
     origin: Instant,
     now: Time,
-}
-
-/// A listener and what is armed for it.
-struct Accepting {
-    listener: Listener,
-    /// The bank that a multishot accept is armed on.
-    many: Option<u16>,
-    /// That accept has been asked to end.
-    many_cancelled: bool,
-    /// Single accepts in flight, by bank.
-    ones: Vec<u32>,
-    /// Nothing is armed before: the system refused.
-    rests_until: Option<Time>,
 }
 
 /// A connection that is being opened.
@@ -179,6 +168,7 @@ impl Uring {
             banks_max,
             links: Vec::new(),
             listener: None,
+            peers: Peers::new(config.peer_addresses),
             connects: Slab::new(),
             completions: VecDeque::new(),
             accept_errors: VecDeque::new(),
@@ -233,102 +223,6 @@ impl Uring {
         self.banks.push(bank);
         self.banks[0].poll(signal, Token::number(Operation::BankReady, u32::from(number)));
         Ok(Some(number))
-    }
-
-    // Accepting
-
-    /// Arms what is not armed: a multishot accept where there is room for a whole backlog, else accepts by count.
-    fn arm_accept(&mut self) {
-        let Some(accepting) = &mut self.listener else { return };
-        if accepting.rests_until.is_some_and(|until| self.now < until) || accepting.many.is_some() {
-            return;
-        }
-        accepting.rests_until = None;
-        let bank = match self.bank_with_room() {
-            Ok(Some(bank)) => bank,
-            Ok(None) => return,
-            Err(error) => {
-                self.rest_accepting();
-                self.accept_errors.push_back(error);
-                return;
-            }
-        };
-        let Some(accepting) = &mut self.listener else { return };
-        let listener = accepting.listener.as_raw_fd();
-        accepting.ones.resize(self.banks.len(), 0);
-        let in_flight = &mut accepting.ones[usize::from(bank)];
-        let ring = &mut self.banks[usize::from(bank)];
-        if ring.free_slots() >= ACCEPT_MANY_SLOTS_MIN {
-            accepting.many = Some(bank);
-            accepting.many_cancelled = false;
-            ring.accept_many(listener, Token::number(Operation::AcceptMany, u32::from(bank)));
-            return;
-        }
-        for _ in 0..ring.free_slots().min(ACCEPT_ONE_MAX.saturating_sub(*in_flight)) {
-            *in_flight += 1;
-            ring.reserve_slot();
-            ring.accept_one(listener, Token::number(Operation::AcceptOne, u32::from(bank)));
-        }
-    }
-
-    fn rest_accepting(&mut self) {
-        if let Some(accepting) = &mut self.listener {
-            accepting.rests_until = Some(self.now + ACCEPT_REST);
-        }
-    }
-
-    fn accepted(&mut self, bank: u16, entry: &cqueue::Entry, many: bool) -> Option<Completion> {
-        if !many {
-            self.banks[usize::from(bank)].release_slot();
-        }
-        if let Some(accepting) = &mut self.listener {
-            if !many {
-                accepting.ones[usize::from(bank)] -= 1;
-            } else if !bank::more_follow(entry) {
-                accepting.many = None;
-            }
-        }
-        let slot = match u32::try_from(entry.result()) {
-            Ok(slot) => slot,
-            // Whatever it says is our own doing.
-            Err(_) if self.listener.is_none() => return None,
-            Err(_) => return self.accept_failed(-entry.result()),
-        };
-        let link = self.occupy(bank, slot);
-        if self.listener.is_none() {
-            // It was on its way when we stopped listening.
-            self.state(link)?.flags.set(Flags::SILENT);
-            self.close(link);
-            return None;
-        }
-        self.limit_accepting(bank);
-        Some(Completion::Accepted { link })
-    }
-
-    /// Ends a multishot accept before its table runs full.
-    fn limit_accepting(&mut self, bank: u16) {
-        let Some(accepting) = &mut self.listener else { return };
-        let ring = &mut self.banks[usize::from(bank)];
-        let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
-        if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
-            accepting.many_cancelled = true;
-            ring.cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
-        }
-    }
-
-    fn accept_failed(&mut self, errno: i32) -> Option<Completion> {
-        match errno {
-            libc::ECANCELED => None,
-            // The connection was gone before we took it (accept(2)): the next one may be sound.
-            libc::ECONNABORTED | libc::EPROTO | libc::EINTR | libc::EAGAIN => {
-                Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) })
-            }
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
-            _ => {
-                self.rest_accepting();
-                Some(Completion::AcceptFailed { error: io::Error::from_raw_os_error(errno) })
-            }
-        }
     }
 
     // Receiving
@@ -530,6 +424,7 @@ impl Uring {
             Operation::Send => self.sent(link, entry),
             Operation::AcceptMany => self.accepted(bank, entry, true),
             Operation::AcceptOne => self.accepted(bank, entry, false),
+            Operation::Peer => self.peer_answered(link.index(), entry),
             Operation::Close => self.closed(bank, link),
             Operation::Shutdown => {
                 self.state(link)?.flags.clear(Flags::SHUTTING_DOWN);
@@ -558,29 +453,15 @@ impl Uring {
             Operation::Cancel | Operation::Option => None,
         }
     }
-
-    /// What is left of the rest after a refused accept.
-    fn accept_timeout(&self) -> Option<Duration> {
-        let until = self.listener.as_ref()?.rests_until?;
-        Some(until - self.now)
-    }
 }
 
 impl Driver for Uring {
     fn listen(&mut self, listener: Listener) {
-        self.listener =
-            Some(Accepting { listener, many: None, many_cancelled: false, ones: Vec::new(), rests_until: None });
+        self.listener = Some(Accepting::new(listener));
     }
 
     fn stop_listening(&mut self) {
-        let Some(accepting) = self.listener.take() else { return };
-        if let Some(bank) = accepting.many {
-            self.banks[usize::from(bank)].cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
-        }
-        for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
-            self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
-        }
-        // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
+        self.end_accepting();
     }
 
     fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64) {

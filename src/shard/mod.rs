@@ -127,7 +127,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Completion::Received { link, buffer } => self.on_received(link, buffer),
             Completion::Sent { link, batch, error } => self.on_sent(link, batch, error.as_ref()),
             Completion::SentPart { link, remaining } => self.on_sent_part(link, remaining),
-            Completion::Accepted { link } => self.on_accepted(link),
+            Completion::Accepted { link, .. } => self.on_accepted(link),
             Completion::ReceiveEnded { link, error } => self.on_receive_ended(link, error.as_ref()),
             Completion::Closed { link } => {
                 debug_assert!(self.core.sessions.get(link).is_none(), "{link:?} closed under its session");

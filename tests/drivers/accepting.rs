@@ -24,7 +24,7 @@ fn connections_wait_until_there_is_room<D: Driver>(mut driver: D) {
         turn_until(&mut driver, |_, completion| {
             match completion {
                 Completion::Closed { .. } => {}
-                Completion::Accepted { link } => links.push(link),
+                Completion::Accepted { link, .. } => links.push(link),
                 other => panic!("{other:?}"),
             }
             links.len() == 2

@@ -68,7 +68,7 @@ impl<D: Driver> EchoWorld<D> {
 
     fn on_completion(&mut self, completion: Completion) {
         match completion {
-            Completion::Accepted { link } => {
+            Completion::Accepted { link, .. } => {
                 self.accepted += 1;
                 assert!(self.servers.insert(link, Side::default()).is_none(), "{link:?} is accepted twice");
                 self.driver.recv_start(link);

@@ -25,12 +25,12 @@ fn a_slot_is_used_again_under_another_generation<D: Driver>(mut driver: D) {
         driver.connect(address, None, round);
         let mut closed = 0;
         turn_until(&mut driver, |driver, completion| {
-            if let Completion::Accepted { link } | Completion::Connected { link, .. } = completion {
+            if let Completion::Accepted { link, .. } | Completion::Connected { link, .. } = completion {
                 assert!(keys.insert(link), "{link:?} names two tenants");
                 assert!(slots_in_use.insert(link.index()), "{link:?} has a slot that is in use");
             }
             match completion {
-                Completion::Accepted { link } => driver.close(link),
+                Completion::Accepted { link, .. } => driver.close(link),
                 Completion::Connected { link, .. } => driver.recv_start(link),
                 Completion::ReceiveEnded { link, .. } => driver.close(link),
                 Completion::Closed { link } => {
@@ -176,7 +176,7 @@ fn a_reset_reaches_the_peer_as_one<D: Driver>(mut driver: D) {
     let (mut seen, mut closed) = (None, 0);
     turn_until(&mut driver, |driver, completion| {
         match completion {
-            Completion::Accepted { link } => driver.recv_start(link),
+            Completion::Accepted { link, .. } => driver.recv_start(link),
             Completion::Connected { link, .. } => driver.reset(link),
             Completion::ReceiveEnded { link, error } => {
                 seen = error.map(|error| error.kind());

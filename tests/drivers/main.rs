@@ -24,6 +24,7 @@ macro_rules! every_driver {
 }
 
 mod accepting;
+mod addresses;
 mod connecting;
 mod echo;
 mod ending;
@@ -99,7 +100,7 @@ fn assert_sleeps<D: Driver>(driver: &mut D, turns: u32) {
 
 fn listener() -> (Listener, SocketAddr) {
     let any = "127.0.0.1:0".parse().expect("an address");
-    let listener = listen_on(any, 1).expect("a port is free").remove(0);
+    let listener = listen_on(any, 1, None).expect("a port is free").remove(0);
     let address = listener.local_addr();
     (listener, address)
 }
@@ -123,7 +124,7 @@ fn accepted_link<D: Driver>(driver: &mut D) -> (Link, TcpStream) {
 fn next_accepted<D: Driver>(driver: &mut D) -> Link {
     let mut accepted = None;
     turn_until(driver, |_, completion| match completion {
-        Completion::Accepted { link } if accepted.is_none() => accepted.replace(link).is_none(),
+        Completion::Accepted { link, .. } if accepted.is_none() => accepted.replace(link).is_none(),
         other => panic!("{other:?}"),
     });
     accepted.expect("it was waited for")
