@@ -3,7 +3,7 @@
 //! A room is a topic. Text goes to everybody in the room, on whatever shard; who joins and who leaves is announced.
 
 use ringwave::{
-    CloseCause, CloseCode, Config, Context, Handler, Message, Response, Server, Session, Upgrade, UpgradeRequest,
+    CloseCode, Config, Context, Ended, Handler, Message, Response, Server, Session, Upgrade, UpgradeRequest,
 };
 use std::{io, rc::Rc};
 
@@ -44,7 +44,7 @@ impl Handler for Chat {
         }
     }
 
-    fn on_close(&mut self, context: &mut Context<'_, Member>, member: Member, _: &CloseCause) {
+    fn on_close(&mut self, context: &mut Context<'_, Member>, member: Member, _: &Ended) {
         context.publish(&member.room, &format!("{} leaves", member.name));
     }
 }

@@ -93,6 +93,7 @@ impl Config {
     pub fn check(&self) -> Result<(), ConfigError> {
         let settings = &self.settings;
         let limits = &settings.limits;
+        let session = &settings.session;
         let range = |name, value: usize, low, high| {
             if (low..=high).contains(&value) { Ok(()) } else { Err(ConfigError { name, value, low, high }) }
         };
@@ -113,9 +114,19 @@ impl Config {
         range("streamed_bytes_max", streamed_bytes_max, 1, usize::MAX)?;
         let stall_millis = usize::try_from(settings.stall_timeout.as_millis()).unwrap_or(usize::MAX);
         range("stall_timeout in milliseconds", stall_millis, 1, u32::MAX as usize)?;
-        range("send_queue_bytes_max", settings.send_queue_bytes_max, 1, 1 << 40)?;
-        range("high_water_bytes", settings.high_water_bytes, 1, settings.send_queue_bytes_max)?;
-        range("low_water_bytes", settings.low_water_bytes, 0, settings.high_water_bytes)
+        range("memory_bytes_max", settings.memory_bytes_max, 1, 1 << 50)?;
+        range("sessions_max", settings.sessions_max.unwrap_or(0), 0, self.connections_max)?;
+        for (name, rate) in [
+            ("handshake_rate", settings.handshake_rate),
+            ("session.message_rate", session.message_rate),
+            ("session.byte_rate", session.byte_rate),
+        ] {
+            let lowest = rate.map_or(1, |rate| rate.per_second.min(rate.burst));
+            range(name, lowest as usize, 1, u32::MAX as usize)?;
+        }
+        range("session.queue_bytes_max", session.queue_bytes_max, 1, 1 << 40)?;
+        range("session.high_water_bytes", session.high_water_bytes, 1, session.queue_bytes_max)?;
+        range("session.low_water_bytes", session.low_water_bytes, 0, session.high_water_bytes)
     }
 }
 
@@ -150,7 +161,9 @@ mod tests {
         };
         assert!(wrong(|config| config.shards = 5_000).starts_with("shards is 5000"));
         assert!(wrong(|config| config.receive_buffers = 500).contains("a power of two"));
-        assert!(wrong(|config| config.settings.low_water_bytes = usize::MAX).starts_with("low_water_bytes"));
+        assert!(
+            wrong(|config| config.settings.session.low_water_bytes = usize::MAX).starts_with("session.low_water_bytes")
+        );
         assert!(wrong(|config| config.settings.limits.headers_max = 101).starts_with("headers_max"));
     }
 }

@@ -50,6 +50,7 @@ mod server;
 #[cfg(target_os = "linux")]
 mod shard;
 
+pub use base::bucket::Rate;
 pub use base::limits::{Delivery, Limits};
 pub use protocol::close::{CloseCode, CloseFrame};
 pub use protocol::handshake::{UpgradeRequest, upgrade_required};
@@ -62,6 +63,6 @@ pub use config::{Config, ConfigError, DriverChoice};
 pub use server::Server;
 #[cfg(target_os = "linux")]
 pub use shard::{
-    CloseCause, Context, Handle, Handler, MailboxFull, Mailboxes, SendOutcome, Session, SessionKey, Shard,
-    ShardSettings, Stats, SubscribeError, Upgrade,
+    CloseCause, ClosedBy, Context, Drain, Ended, Handle, Handler, Mailboxes, Policy, PostError, Published, RateAnswer,
+    SendOutcome, Session, SessionKey, SessionOptions, Shard, ShardSettings, Stats, SubscribeError, TopicStats, Upgrade,
 };

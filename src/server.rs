@@ -1,5 +1,6 @@
 //! A server: one thread, one listener, one shard for each core, started and ended together.
 
+use crate::base::limits::REFUSALS_MAX;
 use crate::config::{Config, DriverChoice};
 use crate::driver::{Driver, Listener, Uring, UringConfig, cores, listen_on, pin_to};
 use crate::shard::{Handle, Handler, Mailboxes, Shard};
@@ -44,7 +45,7 @@ impl Server {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
         let cores = cores();
         let count = if config.shards == 0 { cores.len().max(1) } else { config.shards };
-        let listeners = listen_on(config.listen, count, None)?;
+        let listeners = listen_on(config.listen, count, config.settings.user_timeout)?;
         let local_addr = listeners[0].local_addr();
         let pin = config.pin && count <= cores.len();
         let config = Arc::new(config);
@@ -147,7 +148,8 @@ fn run_shard<H: Handler>(
     };
     let _ = ready.send(Ok(driver.waker()));
     let Ok(mailboxes) = mail.recv() else { return Ok(()) };
-    let settings = seat.config.settings.clone();
+    let mut settings = seat.config.settings.clone();
+    settings.sessions_max.get_or_insert(seat.config.connections_max);
     let others = Handle::new(mailboxes.clone());
     // Nothing of the shard is used after a panic: it is unwound whole.
     let ended = std::panic::catch_unwind(AssertUnwindSafe(|| {
@@ -162,9 +164,15 @@ fn run_shard<H: Handler>(
     ended.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
+/// Connections beyond `connections_max`: whoever finds a server full is told so (503), and not left waiting.
+const fn refusals(connections_max: usize) -> usize {
+    let eighth = connections_max / 8 + 8;
+    if eighth < REFUSALS_MAX { eighth } else { REFUSALS_MAX }
+}
+
 fn uring_config(config: &Config) -> UringConfig {
     UringConfig {
-        links_max: config.connections_max,
+        links_max: config.connections_max + refusals(config.connections_max),
         buffer_count: config.receive_buffers,
         buffer_bytes: config.receive_buffer_bytes,
         table_slots: 0,

@@ -84,6 +84,12 @@ impl Tick {
         Self(self.0.wrapping_add(ticks))
     }
 
+    /// The tick `ticks` earlier.
+    #[must_use]
+    pub const fn minus(self, ticks: u32) -> Self {
+        Self(self.0.wrapping_sub(ticks))
+    }
+
     /// A duration in whole ticks, rounded up, at most [`Tick::SPAN_MAX`].
     pub fn count(duration: Duration) -> u32 {
         let ticks = duration.as_nanos().div_ceil(u128::from(Self::NANOS));

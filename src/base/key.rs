@@ -34,6 +34,15 @@ impl Key {
         self.generation
     }
 
+    /// 32 bits that look random and are the same for the same key: what spreads sessions over time.
+    pub const fn scattered(self) -> u32 {
+        // The finalizer of MurmurHash3 spreads each bit over all of them.
+        let mut bits = self.index ^ self.generation.rotate_left(8);
+        bits = (bits ^ (bits >> 16)).wrapping_mul(0x85eb_ca6b);
+        bits = (bits ^ (bits >> 13)).wrapping_mul(0xc2b2_ae35);
+        bits ^ (bits >> 16)
+    }
+
     /// The key of the slot's next tenant.
     #[must_use]
     pub const fn next_tenant(self) -> Self {

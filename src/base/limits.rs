@@ -79,6 +79,8 @@ pub const LINKS_MAX: usize = 1 << 27;
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Parts of one submission: what the kernel takes without allocating for the vector (UIO_FASTIOV is 8; 16 measured best).
 pub const SEND_PARTS_MAX: usize = 16;
+/// Connections that a shard may have beyond its limit, for the time it takes to refuse them.
+pub const REFUSALS_MAX: usize = 1024;
 /// Bytes of one submission. When they have left, the rest follows: so a slow peer's progress is seen.
 pub const SEND_BYTES_MAX: usize = 256 * KIB;
 /// A shared part smaller than this is copied beside its neighbours rather than referenced: a copy is cheaper than a part.
@@ -92,13 +94,30 @@ pub const SEND_BATCH_BYTES_KEPT: usize = 32 * KIB;
 pub const MAILBOX_POSTS_MAX: usize = 8192;
 /// Posts for one other shard that wait here while its mailbox is full.
 pub const OUTBOX_POSTS_MAX: usize = 65_536;
+/// With so many, a session that adds to them is not read from …
+pub const OUTBOX_POSTS_HIGH: usize = 4096;
+/// … until there are no more than so many.
+pub const OUTBOX_POSTS_LOW: usize = 1024;
 /// Posts handled in one turn, so that a flood of them does not starve the connections.
 pub const POSTS_PER_TURN_MAX: usize = 4096;
 /// Most shards of a server.
 pub const SHARDS_MAX: usize = 1024;
 
+/// An unfinished message of up to so many bytes is not ended for want of memory: others hold more.
+pub const HELD_BYTES_SPARED: usize = 64 * KIB;
+/// A wait that ends so much later than it should have was no wait: the process was suspended or starved.
+pub const STALL_MIN: Duration = Duration::from_millis(250);
+/// Send queues that a shard keeps for use again.
+pub const QUEUES_KEPT: usize = 1024;
+/// Control frames other than pongs and closes that wait for one session; of pongs only the newest waits.
+pub const CONTROL_FRAMES_WAITING_MAX: usize = 4;
+/// Different options that the sessions of a shard may have at one time.
+pub const OPTIONS_MAX: usize = 4096;
+
 /// Topics that one session may be subscribed to.
 pub const SUBSCRIPTIONS_MAX: usize = 1024;
+/// Subscriptions of a session among which patterns may be.
+pub const PATTERNS_MAX: usize = 64;
 /// Bytes of a topic's name.
 pub const TOPIC_BYTES_MAX: usize = 255;
 /// Levels of a pattern of topics, a closing `#` counted: so deep is the tree of patterns.

@@ -2,6 +2,7 @@
 //!
 //! Nothing here knows that this is a WebSocket server; nothing here reads a clock or calls the kernel.
 
+pub mod bucket;
 pub mod clock;
 pub mod key;
 pub mod limits;

@@ -74,6 +74,11 @@ impl Batch {
         self.len
     }
 
+    /// Bytes of its own, those sent already among them.
+    pub const fn owned_len(&self) -> usize {
+        self.owned.len()
+    }
+
     /// Whether there is nothing to send.
     pub const fn is_empty(&self) -> bool {
         self.len == 0

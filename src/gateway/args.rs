@@ -2,7 +2,7 @@
 
 use bytesize::ByteSize;
 use clap::{Args, Parser, Subcommand};
-use ringwave::{Config, DriverChoice, Limits, ShardSettings};
+use ringwave::{Config, DriverChoice, Limits, SessionOptions, ShardSettings};
 use std::io;
 use std::net::SocketAddr;
 use std::str::FromStr;
@@ -166,9 +166,13 @@ impl ServeArgs {
                 pong_timeout: self.pong_timeout,
                 close_timeout: self.close_timeout,
                 stall_timeout: self.stall_timeout,
-                send_queue_bytes_max: bytes(self.send_queue),
-                high_water_bytes: (bytes(self.send_queue) / 16).max(1),
-                low_water_bytes: bytes(self.send_queue) / 64,
+                session: SessionOptions {
+                    queue_bytes_max: bytes(self.send_queue),
+                    high_water_bytes: (bytes(self.send_queue) / 16).max(1),
+                    low_water_bytes: bytes(self.send_queue) / 64,
+                    ..SessionOptions::default()
+                },
+                ..ShardSettings::default()
             },
             ..Config::default()
         };

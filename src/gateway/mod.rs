@@ -11,10 +11,7 @@ pub(crate) mod args;
 pub(crate) mod console;
 
 use ringwave::base::limits::TOPIC_BYTES_MAX;
-use ringwave::{
-    CloseCause, Context, Handler, Message, Prepared, Request, Response, Session, Upgrade, UpgradeRequest,
-    upgrade_required,
-};
+use ringwave::{Context, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required};
 
 const PAGE: &str = include_str!("page.html");
 /// The page runs its own script and connects back to us; it loads nothing from anywhere.
@@ -64,7 +61,7 @@ impl Handler for App {
             Client::Topics(topics) => {
                 // Taken out for the call: publishing needs the whole shard.
                 let topics = std::mem::take(topics);
-                let message = Prepared::new(message);
+                let message = session.prepare(message);
                 for topic in &topics {
                     session.publish_prepared(topic, &message);
                 }
@@ -72,8 +69,6 @@ impl Handler for App {
             }
         }
     }
-
-    fn on_close(&mut self, _: &mut Context<'_, Client>, _: Client, _: &CloseCause) {}
 
     fn on_request(&mut self, _: &mut Context<'_, Client>, request: &Request<'_>) -> Response {
         let path = request.path();

@@ -12,7 +12,7 @@ use super::handshake::ExpectedResponse;
 use super::http1::{HeadScan, Request, ResponseHead};
 use super::message::{Chunk, Message, MessageKind, Prepared};
 use super::utf8;
-use crate::base::limits::Limits;
+use crate::base::limits::{Delivery, Limits};
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -98,7 +98,7 @@ impl<R: Role> Decoder<R> {
     /// Lends bytes. Pull [`Events::next_event`] until it answers `None`; then they may be used again.
     #[inline]
     pub fn receive<'a>(&'a mut self, bytes: &'a mut [u8], limits: &'a Limits) -> Events<'a, R> {
-        Events { decoder: self, input: Input { bytes, at: 0 }, limits, gathered: Vec::new(), assembled: None }
+        Events { decoder: self, input: Input { bytes, at: 0 }, limits: *limits, gathered: Vec::new(), assembled: None }
     }
 
     /// Whether something has begun and not ended: a head, a frame, a message.
@@ -138,7 +138,7 @@ impl<R: Role> Decoder<R> {
 pub struct Events<'a, R> {
     decoder: &'a mut Decoder<R>,
     input: Input<'a>,
-    limits: &'a Limits,
+    limits: Limits,
     /// Keeps what was gathered while the event that borrows from it is looked at.
     gathered: Vec<u8>,
     /// The same for a message.
@@ -150,6 +150,11 @@ impl<R> Events<'_, R> {
     pub fn accept_upgrade(&mut self) {
         debug_assert!(matches!(self.decoder.state, State::Undecided));
         self.decoder.state = State::Frames(None);
+    }
+
+    /// How messages are delivered that begin from here on.
+    pub const fn deliver(&mut self, delivery: Delivery) {
+        self.limits.delivery = delivery;
     }
 
     /// Server, after [`Event::Request`]: what follows is another request on the same connection.
@@ -177,7 +182,7 @@ impl<R: Role> Events<'_, R> {
     #[inline]
     pub fn next_event(&mut self) -> Result<Option<Event<'_>>, Failure> {
         match &mut self.decoder.state {
-            State::Frames(unfinished) => match assembly::next_step::<R>(unfinished, &mut self.input, self.limits) {
+            State::Frames(unfinished) => match assembly::next_step::<R>(unfinished, &mut self.input, &self.limits) {
                 Ok(Step::Starved) => Ok(None),
                 Ok(Step::Message(kind, payload)) => Ok(Some(self.message(kind, payload))),
                 Ok(Step::Chunk { kind, payload, first, last }) => {
@@ -241,8 +246,8 @@ impl<R: Role> Events<'_, R> {
     fn next_request(&mut self) -> Result<Option<Event<'_>>, Failure> {
         let State::Request(gathering) = &mut self.decoder.state else { return Ok(None) };
         let found = match gathering {
-            None => find_request(&mut self.input, self.limits, gathering),
-            Some(gathered) => gathered.find_request(&mut self.input, self.limits),
+            None => find_request(&mut self.input, &self.limits, gathering),
+            Some(gathered) => gathered.find_request(&mut self.input, &self.limits),
         };
         let found = match found {
             Ok(found) => found,
@@ -267,7 +272,7 @@ impl<R: Role> Events<'_, R> {
         let State::Response(awaited) = std::mem::take(&mut self.decoder.state) else { return Ok(None) };
         let (mut gathering, expected) = *awaited;
         let head_len = gathering
-            .gather_head(&mut self.input, self.limits)
+            .gather_head(&mut self.input, &self.limits)
             .map_err(|error| ResponseError::Malformed(error.reason))?;
         if head_len.is_none() {
             self.decoder.state = State::Response(Box::new((gathering, expected)));

@@ -152,6 +152,11 @@ impl Prepared {
         &self.frame[header_len..]
     }
 
+    /// Whether this is that very message: not one that is equal, but the same bytes in memory, of the same kind.
+    pub fn is_of(&self, message: Message<'_>) -> bool {
+        std::ptr::eq(self.payload(), message.as_bytes()) && self.frame[0] & 0x0f == message.kind().opcode() as u8
+    }
+
     /// The frame as it goes onto the wire.
     pub const fn frame(&self) -> &Bytes {
         &self.frame

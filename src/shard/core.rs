@@ -1,98 +1,107 @@
 //! A shard's world as handlers may touch it: sessions, topics, send queues, timers. Never the driver.
 //!
-//! Whatever is done here takes effect at the turn's end: queues become submissions, posts leave for other shards.
+//! Whatever is done here takes effect at the turn's end: queues become submissions, posts leave for other shards. What
+//! becomes of messages stands in `sending`, topics in `publishing`.
 
+use super::addresses::Addresses;
+use super::closing::CloseCause;
 use super::deadline::Deadlines;
-use super::handler::CloseCause;
 use super::mailbox::{Mailboxes, Post, SessionKey};
+use super::memory::Memory;
+use super::options::OptionsTable;
+use super::producers::Producers;
+use super::queue::Queue;
 use super::session::{Flags, SessionState, Stage};
 use super::settings::ShardSettings;
 use super::stats::Counters;
 use super::topic::Topics;
+use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
-use crate::base::limits::{OUTBOX_POSTS_MAX, SUBSCRIPTIONS_MAX, TOPIC_BYTES_MAX};
+use crate::base::limits::{CONTROL_PAYLOAD_BYTES_MAX, OUTBOX_POSTS_LOW, OUTBOX_POSTS_MAX, QUEUES_KEPT};
 use crate::base::table::Table;
 use crate::base::wheel::Wheel;
-use crate::driver::{Batch, BatchPool};
+use crate::driver::BatchPool;
 use crate::protocol::close::{CloseCode, CloseFrame};
-use crate::protocol::message::{Message, Prepared};
+use crate::protocol::encoder::{Encoder, Server};
+use crate::protocol::message::Prepared;
 use std::collections::VecDeque;
-use std::fmt;
-use std::sync::Arc;
-
-/// What became of a message given to `send`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SendOutcome {
-    /// It leaves at this turn's end.
-    Sent,
-    /// It waits behind a send in flight.
-    Queued,
-    /// The queue is full: it was dropped, and the session ends.
-    Dropped,
-    /// The session is closing or gone.
-    Closed,
-}
-
-/// Why a subscription was refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SubscribeError {
-    /// A topic's name has 1 to 255 bytes.
-    NameLength,
-    /// The session has 1 024 subscriptions already.
-    TooMany,
-    /// The session is closing or gone.
-    Closed,
-}
-
-impl fmt::Display for SubscribeError {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::NameLength => write!(f, "a topic's name has 1 to {TOPIC_BYTES_MAX} bytes"),
-            Self::TooMany => write!(f, "a session has at most {SUBSCRIPTIONS_MAX} subscriptions"),
-            Self::Closed => f.write_str("the session is closed"),
-        }
-    }
-}
-
-impl std::error::Error for SubscribeError {}
+use std::hash::RandomState;
 
 /// One shard's world.
 pub(super) struct Core<T> {
     pub(super) shard: u16,
     pub(super) settings: ShardSettings,
+    pub(super) options: OptionsTable,
     pub(super) deadlines: Deadlines,
     pub(super) sessions: Table<SessionState<T>>,
+    /// WebSockets among them.
+    pub(super) open_count: usize,
     pub(super) topics: Topics,
     pub(super) mailboxes: Mailboxes,
     pub(super) wheel: Wheel<Key>,
+    /// Since the shard's start.
     pub(super) time: Time,
+    /// The same, less the time in which the shard did not run though it should have. All deadlines are of this clock.
+    pub(super) uptime: Time,
     pub(super) now: Tick,
     /// Sessions with something to flush, each once.
     pub(super) dirty: Vec<Key>,
     /// Sessions to end at the turn's end, with the cause.
     pub(super) doomed: Vec<(Key, CloseCause)>,
+    /// Sessions that may have to be read from now, or not any more.
+    pub(super) reading: Vec<Key>,
+    /// Sessions that are to be told of dropped messages, each once.
+    pub(super) drops_untold: Vec<Key>,
+    /// Sessions whose messages wait, each once, and some whose messages do not wait any more.
+    pub(super) slow: Vec<Key>,
+    pub(super) memory: Memory,
+    pub(super) producers: Producers,
+    pub(super) addresses: Addresses,
+    pub(super) handshakes: Bucket,
+    /// The message that the handler is called with, if it is a frame that can be sent on as it is.
+    pub(super) lent: Option<Prepared>,
+    /// What makes numbers of names for `Tag::slot`.
+    pub(super) slot_hash: RandomState,
+    /// Sessions that are held back until the outboxes are short again.
+    pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
-    outboxes: Vec<VecDeque<Post>>,
+    pub(super) outboxes: Vec<VecDeque<Post>>,
     pub(super) batches: BatchPool,
+    #[expect(clippy::vec_box, reason = "a session holds one pointer, and the boxes are used again")]
+    queues: Vec<Box<Queue>>,
 }
 
 impl<T> Core<T> {
     pub(super) fn new(shard: u16, settings: ShardSettings, mailboxes: Mailboxes) -> Self {
         Self {
             shard,
+            options: OptionsTable::new(settings.session),
             deadlines: Deadlines::new(&settings),
+            memory: Memory::new(settings.memory_bytes_max),
             settings,
             sessions: Table::default(),
+            open_count: 0,
             topics: Topics::default(),
             outboxes: (0..mailboxes.count()).map(|_| VecDeque::new()).collect(),
+            ahead: Vec::new(),
             mailboxes,
             wheel: Wheel::new(Tick::default()),
             time: Time::default(),
+            uptime: Time::default(),
             now: Tick::default(),
             dirty: Vec::new(),
             doomed: Vec::new(),
+            reading: Vec::new(),
+            drops_untold: Vec::new(),
+            slow: Vec::new(),
+            producers: Producers::default(),
+            addresses: Addresses::default(),
+            handshakes: Bucket::default(),
+            lent: None,
+            slot_hash: RandomState::new(),
             batches: BatchPool::default(),
+            queues: Vec::new(),
         }
     }
 
@@ -110,196 +119,160 @@ impl<T> Core<T> {
         (key.shard == self.shard).then_some(key.key)
     }
 
-    // Sending
+    pub(super) fn is_open(&self, key: Key) -> bool {
+        self.sessions.get(key).is_some_and(|state| state.stage == Stage::Open)
+    }
 
-    /// Appends to what a session sends next.
+    // Queues
+
+    /// Changes a session's queue, which is made if there is none; the session is flushed at the turn's end.
     #[inline]
-    pub(super) fn queue<R>(
+    pub(super) fn change_queue<R>(
         &mut self,
         key: Key,
-        write: impl FnOnce(&mut SessionState<T>, &mut Batch) -> R,
+        change: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut BatchPool) -> R,
     ) -> Option<R> {
         let state = self.sessions.get_mut(key)?;
-        let mut batch = state.pending.take().unwrap_or_else(|| self.batches.take());
-        let answer = write(state, &mut batch);
-        state.pending = Some(batch);
+        let queue = match &mut state.queue {
+            Some(queue) => queue,
+            none => {
+                self.mailboxes.of(self.shard).counters.queues.add(1);
+                none.insert(self.queues.pop().unwrap_or_default())
+            }
+        };
+        let before = queue.charged();
+        let answer = change(queue, &mut state.encoder, &mut self.batches);
+        self.memory.recharge(before, queue.charged());
         if !state.flags.set(Flags::DIRTY, true) {
             self.dirty.push(key);
         }
         Some(answer)
     }
 
-    #[inline]
-    pub(super) fn send(&mut self, key: Key, message: Message<'_>) -> SendOutcome {
-        let outcome = self.admit(key, message.len());
-        if outcome == SendOutcome::Sent || outcome == SendOutcome::Queued {
-            self.queue(key, |state, batch| batch.append(|out| state.encoder.encode_message((), message, out)));
-        }
-        outcome
+    /// Appends bytes that must leave in this order.
+    pub(super) fn append<R>(
+        &mut self,
+        key: Key,
+        write: impl FnOnce(&mut Encoder<Server>, &mut Vec<u8>) -> R,
+    ) -> Option<R> {
+        self.change_queue(key, |queue, encoder, batches| queue.append(batches, |out| write(encoder, out)))
     }
 
-    pub(super) fn send_prepared(&mut self, key: Key, message: &Prepared) -> SendOutcome {
-        let outcome = self.admit(key, message.frame().len());
-        if outcome == SendOutcome::Sent || outcome == SendOutcome::Queued {
-            self.queue(key, |_, batch| batch.push_shared(message.frame()));
+    /// Takes a queue back that is empty, or whose session is gone.
+    pub(super) fn put_queue(&mut self, mut queue: Box<Queue>) {
+        self.memory.recharge(queue.charged(), 0);
+        self.counters().queues.sub(1);
+        queue.clear(&mut self.batches);
+        if self.queues.len() < QUEUES_KEPT {
+            self.queues.push(queue);
         }
-        outcome
     }
 
-    /// Whether a session takes a message of this length now; counts and dooms accordingly.
-    #[inline]
-    fn admit(&mut self, key: Key, bytes: usize) -> SendOutcome {
-        let Some(state) = self.sessions.get_mut(key) else { return SendOutcome::Closed };
-        if state.stage != Stage::Open || state.encoder.check_message_start().is_err() {
-            return SendOutcome::Closed;
+    /// A session's queue is given back once it is empty: an idle session has none.
+    pub(super) fn put_empty_queue(&mut self, key: Key) {
+        let Some(state) = self.sessions.get_mut(key) else { return };
+        if state.queue.as_ref().is_some_and(|queue| queue.is_empty())
+            && let Some(queue) = state.queue.take()
+        {
+            self.put_queue(queue);
         }
-        // What waits behind a send in flight: an empty queue takes any message (a limit must not make a legal message
-        // unsendable), and what gathers before anything is in flight says nothing of how fast the peer reads.
-        let waiting = state.pending.as_ref().map_or(0, |batch| batch.len());
-        let behind = state.flags.has(Flags::SENDING) && waiting > 0;
-        if behind && waiting + bytes > self.settings.send_queue_bytes_max {
-            self.doomed.push((key, CloseCause::SlowConsumer));
-            self.counters().messages_dropped.add(1);
-            return SendOutcome::Dropped;
-        }
-        state.last_message = self.now;
-        let sending = state.flags.has(Flags::SENDING);
-        self.counters().messages_sent.add(1);
-        if sending { SendOutcome::Queued } else { SendOutcome::Sent }
     }
+
+    // Control frames
 
     pub(super) fn ping(&mut self, key: Key, payload: &[u8]) -> SendOutcome {
-        match self.sessions.get(key) {
-            Some(state) if state.stage == Stage::Open => {}
-            _ => return SendOutcome::Closed,
+        if !self.is_open(key) {
+            return SendOutcome::Closed;
         }
-        match self.queue(key, |state, batch| batch.append(|out| state.encoder.encode_ping((), payload, out))) {
-            Some(Ok(())) => SendOutcome::Sent,
-            Some(Err(_)) => SendOutcome::Dropped,
-            None => SendOutcome::Closed,
+        if payload.len() > CONTROL_PAYLOAD_BYTES_MAX {
+            return SendOutcome::Dropped;
         }
+        let taken = self.change_queue(key, |queue, encoder, batches| {
+            queue.push_control(batches, |out| {
+                let written = encoder.encode_ping((), payload, out);
+                debug_assert!(written.is_ok(), "an open session has sent no close frame, and the payload is short");
+            })
+        });
+        if taken == Some(true) { SendOutcome::Sent } else { SendOutcome::Dropped }
     }
 
     /// Begins the closing handshake. `false` if it has begun already, or there is nothing to close.
     pub(super) fn close(&mut self, key: Key, close: Option<CloseFrame<'_>>) -> bool {
-        match self.sessions.get(key) {
-            Some(state) if state.stage == Stage::Open => {}
-            _ => return false,
+        if !self.is_open(key) {
+            return false;
         }
         let now = self.now;
-        self.queue(key, |state, batch| {
-            let sent = batch.append(|out| state.encoder.encode_close((), close, out));
-            debug_assert!(sent.is_ok(), "an open session has sent no close frame");
-            state.enter(Stage::Closing, now);
+        self.change_queue(key, |queue, encoder, batches| {
+            queue.clear_control();
+            // Messages behind an unfinished one would stand inside of it.
+            queue.abandon_fragments();
+            let written = queue.append(batches, |out| encoder.encode_close((), close, out));
+            debug_assert!(written.is_ok(), "an open session has sent no close frame");
         });
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.enter(Stage::Closing, now);
+        }
+        // A peer that was not read from must be heard again.
+        self.reading.push(key);
         self.arm_timer(key);
         true
     }
 
+    /// Says goodbye with a code of our own, when a session is over for a reason of ours.
+    pub(super) fn close_with(&mut self, key: Key, code: CloseCode, reason: &str) -> bool {
+        self.close(key, Some(CloseFrame { code, reason }))
+    }
+
+    /// The same, and the code is told at the end.
+    pub(super) fn close_and_remember(&mut self, key: Key, code: CloseCode, reason: &str) -> bool {
+        let begun = self.close_with(key, code, reason);
+        if begun && let Some(state) = self.sessions.get_mut(key) {
+            state.rare_mut().close_code = Some(code);
+        }
+        begun
+    }
+
     /// Ends a session at the turn's end, without a close frame. Nothing more is received or sent.
     pub(super) fn terminate(&mut self, key: Key) {
+        self.doom(key, CloseCause::Closed);
+    }
+
+    /// Ends a session at the turn's end for this cause; the first one counts.
+    pub(super) fn doom(&mut self, key: Key, cause: CloseCause) {
         if let Some(state) = self.sessions.get_mut(key)
             && state.stage <= Stage::Closing
         {
-            state.enter(Stage::Closing, self.now);
-            self.doomed.push((key, CloseCause::Closed));
+            state.enter(Stage::Doomed, self.now);
+            self.doomed.push((key, cause));
         }
     }
 
-    // Topics
+    // Receiving
 
-    pub(super) fn subscribe(&mut self, key: Key, topic: &str) -> Result<bool, SubscribeError> {
-        if topic.is_empty() || topic.len() > TOPIC_BYTES_MAX {
-            return Err(SubscribeError::NameLength);
-        }
-        let state = match self.sessions.get_mut(key) {
-            Some(state) if state.stage == Stage::Open => state,
-            _ => return Err(SubscribeError::Closed),
-        };
-        let list = state.subscriptions.get_or_insert_default();
-        if list.len() >= SUBSCRIPTIONS_MAX {
-            return Err(SubscribeError::TooMany);
-        }
-        let new = self.topics.subscribe(topic, key, list);
-        self.counters().topics.set(self.topics.len() as u64);
-        Ok(new)
-    }
-
-    pub(super) fn unsubscribe(&mut self, key: Key, topic: &str) -> bool {
-        let Some(state) = self.sessions.get(key) else { return false };
-        let slot = state.subscriptions.as_ref().and_then(|list| self.topics.find(topic, list));
-        slot.is_some_and(|slot| self.unsubscribe_slot(key, slot))
-    }
-
-    /// Ends all subscriptions of a session.
-    pub(super) fn unsubscribe_all(&mut self, key: Key) {
-        while let Some(last) =
-            self.sessions.get(key).and_then(|state| state.subscriptions.as_ref()?.len().checked_sub(1))
+    /// Holds a session back from being read, or does not any more, for one of the reasons in [`Flags`].
+    pub(super) fn hold_back(&mut self, key: Key, reason: u16, on: bool) {
+        if let Some(state) = self.sessions.get_mut(key)
+            && state.flags.set(reason, on) != on
         {
-            self.unsubscribe_slot(key, last);
+            self.reading.push(key);
         }
-    }
-
-    fn unsubscribe_slot(&mut self, key: Key, slot: usize) -> bool {
-        let Some(state) = self.sessions.get_mut(key) else { return false };
-        let Some(mut list) = state.subscriptions.take() else { return false };
-        let moved = self.topics.unsubscribe(slot, &mut list);
-        state.subscriptions = (!list.is_empty()).then_some(list);
-        if let Some(moved) = moved {
-            let other = self.sessions.get_mut(moved.session()).and_then(|state| state.subscriptions.as_mut());
-            moved.correct(other.expect("a subscriber has a list"));
-        }
-        self.counters().topics.set(self.topics.len() as u64);
-        true
-    }
-
-    pub(super) fn subscribed(&self, key: Key, topic: &str) -> bool {
-        let list = self.sessions.get(key).and_then(|state| state.subscriptions.as_ref());
-        list.is_some_and(|list| self.topics.find(topic, list).is_some())
-    }
-
-    /// Sends to this shard's subscribers and posts to the other shards.
-    pub(super) fn publish(&mut self, topic: &str, message: &Prepared, except: Option<Key>) -> usize {
-        let count = self.publish_here(topic, message, except);
-        if self.outboxes.len() > 1 {
-            let name = self.topics.shared_name(topic).unwrap_or_else(|| Arc::from(topic));
-            let here = self.shard;
-            for shard in (0..self.mailboxes.count()).filter(|shard| *shard != here) {
-                self.post(shard, Post::Publish { topic: name.clone(), message: message.clone() });
-            }
-        }
-        count
-    }
-
-    /// Sends to this shard's subscribers: one encoding, a reference each. Answers how many took it.
-    pub(super) fn publish_here(&mut self, topic: &str, message: &Prepared, except: Option<Key>) -> usize {
-        let mut taken = 0;
-        // By position: sending changes sessions, never topics.
-        for position in 0..self.topics.subscribers(topic).len() {
-            let session = self.topics.subscribers(topic)[position].session;
-            if Some(session) != except {
-                let outcome = self.send_prepared(session, message);
-                taken += usize::from(matches!(outcome, SendOutcome::Sent | SendOutcome::Queued));
-            }
-        }
-        taken
     }
 
     // Posts
 
-    fn post(&mut self, shard: u16, post: Post) {
+    /// Puts a post for a session of another shard on its way.
+    pub(super) fn post_to(&mut self, session: SessionKey, post: Post) {
+        self.post(session.shard, post);
+    }
+
+    pub(super) fn post(&mut self, shard: u16, post: Post) {
         // A key of another server may name a shard that this one has not.
         let Some(outbox) = self.outboxes.get_mut(usize::from(shard)) else { return };
-        if outbox.len() < OUTBOX_POSTS_MAX {
+        if outbox.len() < OUTBOX_POSTS_MAX || post.must_arrive() {
             outbox.push_back(post);
         } else {
             self.counters().posts_dropped.add(1);
         }
-    }
-
-    /// Puts a post for a session of any shard on its way.
-    pub(super) fn post_to(&mut self, session: SessionKey, post: Post) {
-        self.post(session.shard, post);
     }
 
     /// Delivers what the outboxes hold, as far as the mailboxes take it. Answers whether something was left over.
@@ -316,6 +289,11 @@ impl<T> Core<T> {
             mailbox.ring();
             left |= !outbox.is_empty();
         }
+        if !self.ahead.is_empty() && self.outboxes.iter().all(|outbox| outbox.len() <= OUTBOX_POSTS_LOW) {
+            for key in std::mem::take(&mut self.ahead) {
+                self.hold_back(key, Flags::AHEAD, false);
+            }
+        }
         left
     }
 
@@ -325,8 +303,8 @@ impl<T> Core<T> {
     pub(super) fn arm_timer(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         let look = self.deadlines.look_at(self.now);
-        let due = match self.deadlines.next(state) {
-            Some(due) if look.reached(due) => due,
+        let due = match self.deadlines.next(key, state, &self.options) {
+            Some((due, _)) if look.reached(due) => due,
             _ => look,
         };
         let planned = state.flags.has(Flags::TIMED) && due.reached(state.timer_at);
@@ -337,9 +315,24 @@ impl<T> Core<T> {
         state.timer_at = due;
         self.wheel.insert(key, due);
     }
+}
 
-    /// Says goodbye with a code of our own, when a session is over for a reason of ours.
-    pub(super) fn close_with(&mut self, key: Key, code: CloseCode, reason: &str) -> bool {
-        self.close(key, Some(CloseFrame { code, reason }))
+/// What became of a message given to `send`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SendOutcome {
+    /// It leaves at this turn's end.
+    Sent,
+    /// It waits: for a send in flight, for the end of a message in fragments, for another shard.
+    Queued,
+    /// It was dropped: the queue is full, or the shard's memory is used up.
+    Dropped,
+    /// The session is closing or gone.
+    Closed,
+}
+
+impl SendOutcome {
+    /// Whether the session took the message.
+    pub const fn is_taken(self) -> bool {
+        matches!(self, Self::Sent | Self::Queued)
     }
 }

@@ -1,20 +1,25 @@
-//! How sessions end: in order, at their deadline, with the stream, with the shard.
+//! How sessions end: in order, at their deadline, with the stream, by a panic, for want of anything.
 //!
 //! ```text
 //!  Open ──close──▶ Closing ──peer's close──▶ Finishing ─────── flushed ──▶ close
 //!   │                 └── close_timeout ──▶ gone
-//!   └─ peer breaks a rule ──▶ FinishingLong ── flushed ──▶ Lingering ── peer ends, or LINGER ──▶ close
+//!   ├─ peer breaks a rule ──▶ FinishingLong ── flushed ──▶ Lingering ── peer ends, or LINGER ──▶ close
+//!   └─ terminated, too slow ──▶ Doomed ──── turn's end ──▶ gone
 //! ```
 
 use super::Shard;
+use super::closing::{CloseCause, Ended};
 use super::context::Context;
-use super::handler::{CloseCause, Handler};
+use super::deadline::Deadline;
+use super::handler::Handler;
 use super::session::{Flags, Stage};
+use super::shielded;
+use crate::base::clock::Tick;
 use crate::base::key::Key;
 use crate::driver::{Driver, Link};
+use crate::protocol::close::CloseCode;
 use crate::protocol::http1::Response;
 use std::io;
-use std::time::Duration;
 
 impl<D: Driver, H: Handler> Shard<D, H> {
     /// Nothing more is read: the session is over for the application, and the link closes once its queue is out.
@@ -23,11 +28,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.report_close(key, cause);
         let Some(state) = self.core.sessions.get_mut(key) else { return };
         state.enter(stage, self.core.now);
+        self.core.memory.recharge(state.decoder.held_bytes(), 0);
         state.decoder.end();
-        if state.flags.set(Flags::RECEIVE_PAUSED, false) {
-            // The peer's end of stream must still be seen.
-            self.driver.recv_start(key);
-        }
+        // The peer's end of stream must be seen.
+        self.core.reading.push(key);
         self.core.arm_timer(key);
         self.finish_if_flushed(key);
     }
@@ -35,20 +39,66 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     /// Ends a session now: what is queued for it is lost.
     pub(super) fn end(&mut self, key: Key, cause: &CloseCause) {
         self.report_close(key, cause);
-        if let Some(state) = self.core.sessions.remove(key) {
-            if let Some(batch) = state.pending {
-                self.core.batches.put(batch);
-            }
+        let Some(state) = self.core.sessions.remove(key) else { return };
+        self.core.memory.recharge(state.decoder.held_bytes(), 0);
+        if let Some(queue) = state.queue {
+            self.core.put_queue(queue);
+        }
+        if cause.resets() {
+            // The system, too, lets go of what such a peer does not take.
+            self.driver.reset(key);
+        } else {
             self.driver.close(key);
         }
     }
 
     /// Tells the application, once, that a session of its is over.
-    fn report_close(&mut self, key: Key, cause: &CloseCause) {
-        let Some(data) = self.core.sessions.get_mut(key).and_then(|state| state.data.take()) else { return };
-        self.core.unsubscribe_all(key);
-        self.core.counters().sessions.sub(1);
-        self.handler.on_close(&mut Context::new(&mut self.core), data, cause);
+    pub(super) fn report_close(&mut self, key: Key, cause: &CloseCause) {
+        let core = &mut self.core;
+        let Some(data) = core.sessions.get_mut(key).and_then(|state| state.data.take()) else { return };
+        core.unsubscribe_all(key);
+        core.let_producers_go(key);
+        core.producers.forget(key);
+        let Some(state) = core.sessions.get(key) else { return };
+        let since = |time: Tick| Tick::duration(core.now.since(time));
+        let rare = state.rare();
+        let ended = Ended {
+            cause: cause.clone(),
+            code: cause.code().or_else(|| rare?.close_code),
+            queued_bytes: state.buffered_bytes(),
+            dropped: rare.map_or(0, |rare| rare.dropped),
+            since_received: since(state.last_received),
+            since_sent: since(state.last_sent),
+            round_trip: state.round_trip(),
+        };
+        core.options.leave(state.options);
+        if let Some(peer) = rare.filter(|rare| rare.address_counted).and_then(|rare| rare.peer) {
+            core.addresses.leave(peer);
+        }
+        core.open_count -= 1;
+        core.counters().sessions.set(core.open_count as u64);
+        core.counters().count_ended(cause);
+        let handler = &mut self.handler;
+        if shielded(|| handler.on_close(&mut Context::new(core, Some(key)), data, &ended)).is_none() {
+            core.counters().handler_panics.add(1);
+        }
+    }
+
+    /// The handler panicked while it was called for this session. A panic costs its session, and nobody else.
+    pub(super) fn end_after_panic(&mut self, key: Key) {
+        self.core.counters().handler_panics.add(1);
+        match self.core.sessions.get(key).map(|state| state.stage) {
+            Some(Stage::Head) => {
+                self.core.answer(key, &Response::new(500).text("the server failed\n"), false, false);
+            }
+            Some(Stage::Open) => {
+                self.core.close_with(key, CloseCode::INTERNAL_ERROR, "the server failed");
+            }
+            // It has said its goodbye already, or has none to say.
+            Some(Stage::Closing) => {}
+            _ => return,
+        }
+        self.finish(key, Stage::FinishingLong, &CloseCause::HandlerPanicked);
     }
 
     /// The last step of a session that finishes, when its queue is out.
@@ -64,7 +114,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.core.arm_timer(key);
             }
             Stage::Finishing | Stage::FinishingLong => self.end(key, &CloseCause::Closed),
-            Stage::Head | Stage::Open | Stage::Closing | Stage::Lingering => {}
+            Stage::Head | Stage::Open | Stage::Closing | Stage::Doomed | Stage::Lingering => {}
         }
     }
 
@@ -77,12 +127,16 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             _ => CloseCause::PeerGone(error.and_then(io::Error::raw_os_error)),
         };
         match state.stage {
+            // At the turn's end, for the cause that doomed it.
+            Stage::Doomed => {}
             _ if error.is_some() => self.end(link, &cause),
             Stage::Head | Stage::Open | Stage::Closing => self.finish(link, Stage::Finishing, &cause),
             Stage::Finishing | Stage::FinishingLong => self.finish_if_flushed(link),
             Stage::Lingering => self.end(link, &cause),
         }
     }
+
+    // Deadlines
 
     pub(super) fn fire_timers(&mut self) {
         let mut fired = std::mem::take(&mut self.fired);
@@ -101,68 +155,48 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return;
         }
         state.flags.set(Flags::TIMED, false);
-        match self.core.deadlines.next(state) {
-            Some(due) if now.reached(due) => self.on_deadline(key),
+        state.age(now);
+        match self.core.deadlines.next(key, state, &self.core.options) {
+            Some((due, deadline)) if now.reached(due) => self.on_deadline(key, deadline),
             _ => self.core.arm_timer(key),
         }
     }
 
-    fn on_deadline(&mut self, key: Key) {
+    fn on_deadline(&mut self, key: Key, deadline: Deadline) {
         let Some(state) = self.core.sessions.get(key) else { return };
-        if !state.is_flushed() {
-            self.end(key, &CloseCause::Stalled);
-            return;
-        }
-        match state.stage {
-            Stage::Head if state.decoder.is_unfinished() => {
+        match deadline {
+            Deadline::Stall => self.end(key, &CloseCause::Stalled),
+            Deadline::Handshake if state.decoder.is_unfinished() => {
                 let response = Response::new(408).text("the request did not come in time\n");
                 self.core.answer(key, &response, false, false);
                 self.finish(key, Stage::FinishingLong, &CloseCause::Closed);
             }
-            Stage::Head | Stage::Finishing | Stage::FinishingLong | Stage::Lingering => {
-                self.end(key, &CloseCause::Closed);
+            Deadline::Close if state.stage == Stage::Closing => self.end(key, &CloseCause::CloseTimeout),
+            Deadline::Handshake | Deadline::Close | Deadline::Linger => self.end(key, &CloseCause::Closed),
+            Deadline::Idle => self.close_at_deadline(key, "idle for too long", &CloseCause::IdleTimeout),
+            Deadline::Lifetime => self.close_at_deadline(key, "it may not live longer", &CloseCause::LifetimeOver),
+            Deadline::Pong => self.end(key, &CloseCause::PongTimeout),
+            Deadline::Ping => self.ping(key),
+            Deadline::Resume => {
+                self.core.hold_back(key, Flags::THROTTLED, false);
+                self.core.arm_timer(key);
             }
-            Stage::Closing => self.end(key, &CloseCause::CloseTimeout),
-            Stage::Open => self.on_open_deadline(key),
         }
     }
 
-    /// Idle for too long, silent after a ping, or silent for so long that a ping is due.
-    fn on_open_deadline(&mut self, key: Key) {
-        let now = self.core.now;
-        let Some(state) = self.core.sessions.get_mut(key) else { return };
-        let idle = self.core.deadlines.idle_at(state).is_some_and(|at| now.reached(at));
-        if idle {
-            self.core.close_for(key, &CloseCause::IdleTimeout);
-            // Over for the application; the handshake of closing goes on.
-            self.report_close(key, &CloseCause::IdleTimeout);
-        } else if state.flags.has(Flags::PINGED) {
-            self.end(key, &CloseCause::PongTimeout);
-        } else {
-            state.since = now;
+    /// Over for the application; the handshake of closing goes on.
+    fn close_at_deadline(&mut self, key: Key, reason: &str, cause: &CloseCause) {
+        self.core.close_with(key, CloseCode::GOING_AWAY, reason);
+        self.report_close(key, cause);
+    }
+
+    fn ping(&mut self, key: Key) {
+        if let Some(state) = self.core.sessions.get_mut(key) {
+            state.since = self.core.now;
             state.flags.set(Flags::PINGED, true);
-            self.core.ping(key, b"");
-            self.core.arm_timer(key);
         }
-    }
-
-    /// Stops accepting and says goodbye to everybody.
-    pub(super) fn begin_shutdown(&mut self, deadline: Duration) {
-        if self.ends_at.is_some() {
-            return;
-        }
-        self.ends_at = Some(self.core.time + deadline);
-        self.driver.stop_listening();
-        for index in 0..self.core.sessions.slots() {
-            let Some(key) = self.core.sessions.key_at(index) else { continue };
-            match self.core.sessions.get(key).map(|state| state.stage) {
-                Some(Stage::Open) => self.core.close_for(key, &CloseCause::Shutdown),
-                Some(Stage::Head) => self.finish(key, Stage::Finishing, &CloseCause::Shutdown),
-                // Our last bytes have been out for a while: the end does not wait for what strangers still send.
-                Some(Stage::Lingering) => self.end(key, &CloseCause::Closed),
-                _ => {}
-            }
-        }
+        self.core.ping_for_round_trip(key);
+        self.core.arm_timer(key);
     }
 
     /// The deadline has come: whoever is left is told, and the links are closed with the driver.

@@ -1,16 +1,19 @@
 //! The application's side: what a shard calls, and what it answers.
 
+use super::closing::Ended;
 use super::context::{Context, Session};
-use crate::protocol::close::CloseCode;
-use crate::protocol::error::ProtocolError;
+use super::options::SessionOptions;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::{Request, Response};
-use crate::protocol::message::Message;
-use std::fmt;
+use crate::protocol::message::{Chunk, Message};
 
 /// An application. Each shard has one of its own, made on the shard's thread, so it needs no lock and no `Send`.
 ///
 /// Its methods are called by static dispatch, one at a time. They must not block: a shard is one thread.
+///
+/// A method that panics costs the session that it was called for its life: a 1011, or a 500 before the upgrade
+/// ([`CloseCause::HandlerPanicked`](super::CloseCause::HandlerPanicked)). The shard and all others go on, with the handler
+/// as the panic left it. (With `panic = "abort"` the process ends, as that says.)
 ///
 /// ```
 /// use ringwave::{Handler, Message, Session, Upgrade, UpgradeRequest, Context};
@@ -46,6 +49,24 @@ pub trait Handler: Sized {
     /// A whole message.
     fn on_message(&mut self, session: &mut Session<'_, Self::Data>, message: Message<'_>);
 
+    /// A part of a message that did not come in one piece, for sessions whose options say
+    /// [`chunks`](super::SessionOptions::chunks): as it comes, in order, memory for the rest is not needed. A message that
+    /// comes in one piece is an [`on_message`](Handler::on_message) there too.
+    fn on_chunk(&mut self, session: &mut Session<'_, Self::Data>, chunk: Chunk<'_>) {
+        let _ = (session, chunk);
+    }
+
+    /// The queue has been at `high_water_bytes` and is down to `low_water_bytes`.
+    fn on_drain(&mut self, session: &mut Session<'_, Self::Data>) {
+        let _ = session;
+    }
+
+    /// So many messages were dropped for this session in this turn: by its policy, or for want of memory. Whoever closed
+    /// for it is told by [`Handler::on_close`] only.
+    fn on_dropped(&mut self, session: &mut Session<'_, Self::Data>, count: u64) {
+        let _ = (session, count);
+    }
+
     /// A ping. It has been answered.
     fn on_ping(&mut self, session: &mut Session<'_, Self::Data>, payload: &[u8]) {
         let _ = (session, payload);
@@ -57,8 +78,8 @@ pub trait Handler: Sized {
     }
 
     /// The session is over; called once for each [`Handler::on_open`]. Its subscriptions are gone already.
-    fn on_close(&mut self, context: &mut Context<'_, Self::Data>, data: Self::Data, cause: &CloseCause) {
-        let _ = (context, data, cause);
+    fn on_close(&mut self, context: &mut Context<'_, Self::Data>, data: Self::Data, ended: &Ended) {
+        let _ = (context, data, ended);
     }
 
     /// A request that asks for no WebSocket.
@@ -76,14 +97,14 @@ pub struct Upgrade<T> {
 
 #[derive(Debug)]
 pub(super) enum Verdict<T> {
-    Accept { data: T, protocol: Option<String>, headers: Vec<(String, String)> },
+    Accept { data: T, protocol: Option<String>, headers: Vec<(String, String)>, options: Option<Box<SessionOptions>> },
     Reject(Response),
 }
 
 impl<T> Upgrade<T> {
     /// Opens the WebSocket and keeps `data` with it.
     pub const fn accept(data: T) -> Self {
-        Self { verdict: Verdict::Accept { data, protocol: None, headers: Vec::new() } }
+        Self { verdict: Verdict::Accept { data, protocol: None, headers: Vec::new(), options: None } }
     }
 
     /// Answers with this response and closes.
@@ -108,49 +129,14 @@ impl<T> Upgrade<T> {
         }
         self
     }
-}
 
-/// Why a session ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum CloseCause {
-    /// The peer sent a close frame, with this code and reason or without one.
-    PeerClosed(Option<(CloseCode, String)>),
-    /// We ended it: the peer answered our close frame or ended its stream after it, or the handler terminated it.
-    Closed,
-    /// The stream ended without a close frame: the peer is gone. With what the system said, if it said anything.
-    PeerGone(Option<i32>),
-    /// The peer broke the protocol.
-    Protocol(ProtocolError),
-    /// Neither side said anything for `idle_timeout`.
-    IdleTimeout,
-    /// Nothing came for `pong_timeout` after a ping.
-    PongTimeout,
-    /// The peer did not answer our close frame within `close_timeout`.
-    CloseTimeout,
-    /// The peer took too little of what was queued for it within `stall_timeout`.
-    Stalled,
-    /// More than `send_queue_bytes_max` were queued.
-    SlowConsumer,
-    /// The shard ended before the session did.
-    Shutdown,
-}
-
-impl fmt::Display for CloseCause {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::PeerClosed(None) => f.write_str("the peer closed"),
-            // Whatever the peer wrote is shown escaped: a reason must not forge a line of a log.
-            Self::PeerClosed(Some((code, reason))) => write!(f, "the peer closed: {code} {reason:?}"),
-            Self::Closed => f.write_str("closed by us"),
-            Self::PeerGone(None) => f.write_str("the peer is gone"),
-            Self::PeerGone(Some(errno)) => write!(f, "the peer is gone: {}", std::io::Error::from_raw_os_error(*errno)),
-            Self::Protocol(error) => error.fmt(f),
-            Self::IdleTimeout => f.write_str("idle for too long"),
-            Self::PongTimeout => f.write_str("the peer does not answer pings"),
-            Self::CloseTimeout => f.write_str("the peer does not answer our close"),
-            Self::Stalled => f.write_str("the peer takes nothing"),
-            Self::SlowConsumer => f.write_str("the peer reads too slowly"),
-            Self::Shutdown => f.write_str("the server shut down"),
+    /// What this session may do, if it is not what [`ShardSettings::session`](super::ShardSettings::session) says. At most
+    /// 4 096 different ones in a shard at one time; one more turns the answer into a 500.
+    #[must_use]
+    pub fn options(mut self, new: SessionOptions) -> Self {
+        if let Verdict::Accept { options, .. } = &mut self.verdict {
+            *options = Some(Box::new(new));
         }
+        self
     }
 }

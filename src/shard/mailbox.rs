@@ -11,9 +11,11 @@ use crate::driver::Waker;
 use crate::protocol::close::CloseCode;
 use crate::protocol::message::{Message, Prepared};
 use crossbeam_queue::ArrayQueue;
+use std::collections::HashMap;
 use std::fmt;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering, fence};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering, fence};
+use std::sync::mpsc::{Sender, channel};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 /// A session of a server: its shard and its key there. A session that has ended is not confused with a successor, of
@@ -33,9 +35,68 @@ impl fmt::Display for SessionKey {
 /// What is put into a mailbox.
 #[derive(Debug)]
 pub(super) enum Post {
-    Publish { topic: Arc<str>, message: Prepared },
-    Send { session: Key, message: Prepared },
-    Close { session: Key, code: CloseCode, reason: Box<str> },
+    Publish {
+        topic: Arc<str>,
+        message: Prepared,
+        key: u64,
+        origin: Option<SessionKey>,
+    },
+    Send {
+        session: Key,
+        message: Prepared,
+        /// What `Session::send_keyed` was given.
+        key: Option<u64>,
+        origin: Option<SessionKey>,
+    },
+    Close {
+        session: Key,
+        code: CloseCode,
+        reason: Box<str>,
+    },
+    /// A session fills the queue of one that is high: it is held back …
+    Hold {
+        session: Key,
+    },
+    /// … until this comes.
+    Release {
+        session: Key,
+    },
+    /// The topics, and how many subscribers each has.
+    ListTopics {
+        answer: Sender<Vec<(Arc<str>, usize)>>,
+    },
+}
+
+impl Post {
+    /// Whether it is put into an outbox that is full: nothing makes up for its loss, and there is at most one for each
+    /// session and consumer.
+    pub(super) const fn must_arrive(&self) -> bool {
+        matches!(self, Self::Close { .. } | Self::Hold { .. } | Self::Release { .. })
+    }
+}
+
+/// How a server ends in order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Drain {
+    /// Over how long the goodbyes are spread, so that clients do not all come back at once. Zero: all at once.
+    pub window: Duration,
+    /// When it ends whoever is left, from the call on.
+    pub deadline: Duration,
+    /// What the close frames say: 1001, or 1012 if the server will be back soon.
+    pub code: CloseCode,
+    /// And why, in at most 123 bytes.
+    pub reason: String,
+}
+
+impl Default for Drain {
+    fn default() -> Self {
+        Self {
+            window: Duration::ZERO,
+            deadline: Duration::from_secs(10),
+            code: CloseCode::GOING_AWAY,
+            reason: "the server shuts down".to_owned(),
+        }
+    }
 }
 
 /// One shard's end of the mail.
@@ -43,10 +104,16 @@ pub(super) enum Post {
 pub(super) struct Mailbox {
     posts: ArrayQueue<Post>,
     sleeping: AtomicBool,
-    /// Nanoseconds that the shard was told to end within, plus one; 0 while it was not. Not a post: it must get through.
-    shutdown: AtomicU64,
+    /// What the shard was told of its end and has not seen. Not a post: it must get through.
+    drain: Mutex<Option<Drain>>,
+    /// Whether something stands there.
+    has_drain: AtomicBool,
     /// The shard has ended: nobody will take anything.
     ended: AtomicBool,
+    /// Topics on which other threads are to hold back, with the number of consumers that ask for it …
+    congested: Mutex<HashMap<Arc<str>, u32>>,
+    /// … and how many topics those are: most of the time none, and then nobody locks.
+    congested_count: AtomicUsize,
     waker: Waker,
     pub(super) counters: Counters,
 }
@@ -56,8 +123,11 @@ impl Mailbox {
         Self {
             posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
             sleeping: AtomicBool::new(false),
-            shutdown: AtomicU64::new(0),
+            drain: Mutex::new(None),
+            has_drain: AtomicBool::new(false),
             ended: AtomicBool::new(false),
+            congested: Mutex::default(),
+            congested_count: AtomicUsize::new(0),
             waker,
             counters: Counters::default(),
         }
@@ -81,7 +151,7 @@ impl Mailbox {
     pub(super) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.posts.is_empty() && self.shutdown.load(Ordering::SeqCst) == 0
+        self.posts.is_empty() && !self.has_drain.load(Ordering::SeqCst)
     }
 
     /// The owner's: it has waited.
@@ -89,15 +159,49 @@ impl Mailbox {
         self.sleeping.store(false, Ordering::SeqCst);
     }
 
-    /// The owner's: the deadline it was told to end within, once.
-    pub(super) fn take_shutdown(&self) -> Option<Duration> {
-        self.shutdown.swap(0, Ordering::SeqCst).checked_sub(1).map(Duration::from_nanos)
+    fn tell_drain(&self, drain: &Drain) {
+        *lock(&self.drain) = Some(drain.clone());
+        self.has_drain.store(true, Ordering::SeqCst);
+        self.ring();
+    }
+
+    /// The owner's: what it was told of its end, once.
+    pub(super) fn take_drain(&self) -> Option<Drain> {
+        if self.has_drain.swap(false, Ordering::SeqCst) { lock(&self.drain).take() } else { None }
     }
 
     /// The owner's: the next post.
     pub(super) fn take(&self) -> Option<Post> {
         self.posts.pop()
     }
+
+    /// The owner's: one more consumer cannot take what other threads publish on a topic.
+    pub(super) fn congest(&self, topic: Arc<str>) {
+        let mut congested = lock(&self.congested);
+        *congested.entry(topic).or_default() += 1;
+        self.congested_count.store(congested.len(), Ordering::SeqCst);
+    }
+
+    /// The owner's: one consumer fewer.
+    pub(super) fn relieve(&self, topic: &str) {
+        let mut congested = lock(&self.congested);
+        if let Some(count) = congested.get_mut(topic) {
+            *count -= 1;
+            if *count == 0 {
+                congested.remove(topic);
+            }
+        }
+        self.congested_count.store(congested.len(), Ordering::SeqCst);
+    }
+
+    fn is_congested(&self, topic: &str) -> bool {
+        self.congested_count.load(Ordering::SeqCst) > 0 && lock(&self.congested).contains_key(topic)
+    }
+}
+
+/// Nobody panics while holding one of these; if it happened, what they hold would still be whole.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The mailboxes of a server's shards, by number.
@@ -126,17 +230,26 @@ impl Mailboxes {
     }
 }
 
-/// A mailbox is full: the shard is behind by some thousand posts. The post was dropped; try again later.
+/// Why a post was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MailboxFull;
+pub enum PostError {
+    /// A shard is behind by some thousand posts. What was for it was dropped; what was for others was not.
+    MailboxFull,
+    /// Somebody's queue on this topic is high whose policy is [`Policy::PauseProducer`](super::Policy::PauseProducer).
+    /// Nothing was published: try again later.
+    Congested,
+}
 
-impl fmt::Display for MailboxFull {
+impl fmt::Display for PostError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "a shard is behind by {MAILBOX_POSTS_MAX} posts")
+        match self {
+            Self::MailboxFull => write!(f, "a shard is behind by {MAILBOX_POSTS_MAX} posts"),
+            Self::Congested => f.write_str("a subscriber's queue is high, and its policy is to pause producers"),
+        }
     }
 }
 
-impl std::error::Error for MailboxFull {}
+impl std::error::Error for PostError {}
 
 /// A running server, from any thread: to publish, to send, to close, to read its counters, to end it.
 ///
@@ -155,62 +268,109 @@ impl Handle {
     /// Sends a message to every subscriber of a topic, on every shard. Cost: one encoding, one post a shard.
     ///
     /// # Errors
-    /// A mailbox is full: the subscribers of that shard do not get it, the others do.
-    pub fn publish<'a>(&self, topic: &str, message: impl Into<Message<'a>>) -> Result<(), MailboxFull> {
-        self.publish_prepared(topic, &Prepared::new(message))
+    /// A mailbox is full: the subscribers of that shard do not get it, the others do. Or the topic is congested.
+    pub fn publish<'a>(&self, topic: &str, message: impl Into<Message<'a>>) -> Result<(), PostError> {
+        self.publish_keyed(topic, 0, &Prepared::new(message))
     }
 
     /// Like [`Handle::publish`], for a message that is encoded already.
-    pub fn publish_prepared(&self, topic: &str, message: &Prepared) -> Result<(), MailboxFull> {
+    pub fn publish_prepared(&self, topic: &str, message: &Prepared) -> Result<(), PostError> {
+        self.publish_keyed(topic, 0, message)
+    }
+
+    /// Like [`Handle::publish_prepared`]; where a session's policy is
+    /// [`Policy::Conflate`](super::Policy::Conflate), the message takes the place of one of this topic with the same key.
+    pub fn publish_keyed(&self, topic: &str, key: u64, message: &Prepared) -> Result<(), PostError> {
+        if self.mailboxes.0.iter().any(|mailbox| mailbox.is_congested(topic)) {
+            return Err(PostError::Congested);
+        }
         let topic: Arc<str> = topic.into();
         let mut verdict = Ok(());
         for mailbox in &*self.mailboxes.0 {
-            let post = Post::Publish { topic: topic.clone(), message: message.clone() };
+            let post = Post::Publish { topic: topic.clone(), message: message.clone(), key, origin: None };
             verdict = verdict.and(Self::post(mailbox, post));
         }
         verdict
     }
 
     /// Sends a message to one session.
-    pub fn send<'a>(&self, session: SessionKey, message: impl Into<Message<'a>>) -> Result<(), MailboxFull> {
+    pub fn send<'a>(&self, session: SessionKey, message: impl Into<Message<'a>>) -> Result<(), PostError> {
         let message = Prepared::new(message);
-        self.post_to(session, Post::Send { session: session.key, message })
+        self.post_to(session, Post::Send { session: session.key, message, key: None, origin: None })
     }
 
     /// Closes one session with this code and reason.
-    pub fn close(&self, session: SessionKey, code: CloseCode, reason: &str) -> Result<(), MailboxFull> {
+    pub fn close(&self, session: SessionKey, code: CloseCode, reason: &str) -> Result<(), PostError> {
         let post = Post::Close { session: session.key, code, reason: reason.into() };
         self.post_to(session, post)
     }
 
-    /// Ends the server in order: no more connections, close frames with 1001, and the end of each shard once its
-    /// sessions are gone, or `deadline` from now. The first call counts.
+    /// Ends the server in order: no more connections, close frames with 1001 to all, and the end of each shard once its
+    /// sessions are gone, or `deadline` from now.
     pub fn shutdown(&self, deadline: Duration) {
-        let nanos = u64::try_from(deadline.as_nanos()).unwrap_or(u64::MAX).saturating_add(1);
+        self.drain(&Drain { deadline, ..Drain::default() });
+    }
+
+    /// Ends the server in order, with a say in how. What was accepted before is sent before. A later call may bring the
+    /// end nearer, never put it off.
+    pub fn drain(&self, drain: &Drain) {
         for mailbox in &*self.mailboxes.0 {
-            mailbox.shutdown.store(nanos, Ordering::SeqCst);
-            mailbox.ring();
+            mailbox.tell_drain(drain);
         }
+    }
+
+    /// Whether the server was told to end.
+    pub fn is_draining(&self) -> bool {
+        let told = |mailbox: &Mailbox| mailbox.has_drain.load(Ordering::SeqCst);
+        self.mailboxes.0.iter().any(told) || self.stats().draining > 0
     }
 
     /// What all shards have counted, together.
     pub fn stats(&self) -> Stats {
-        let mut all = Stats::default();
+        self.shard_stats().fold(Stats::default(), |mut all, shard| {
+            all += shard;
+            all
+        })
+    }
+
+    /// What each shard has counted, in the order of their numbers. Reading stops nobody.
+    pub fn shard_stats(&self) -> impl Iterator<Item = Stats> + '_ {
+        self.mailboxes.0.iter().map(|mailbox| mailbox.counters.read())
+    }
+
+    /// All topics that have subscribers, and how many, on all shards; patterns are listed as what they are. In no
+    /// order. Waits for the shards' answers, at most `timeout` from one to the next, so it must not be called from a
+    /// handler.
+    ///
+    /// Cost: each shard walks over its topics.
+    ///
+    /// # Errors
+    /// A mailbox is full.
+    pub fn topics(&self, timeout: Duration) -> Result<Vec<(Arc<str>, usize)>, PostError> {
+        let (answer, answers) = channel();
         for mailbox in &*self.mailboxes.0 {
-            all += mailbox.counters.read();
+            Self::post(mailbox, Post::ListTopics { answer: answer.clone() })?;
         }
-        all
+        drop(answer);
+        let mut all: HashMap<Arc<str>, usize> = HashMap::new();
+        // A shard that has ended has no topics; its answer is missing, and the others' are complete.
+        while let Ok(topics) = answers.recv_timeout(timeout) {
+            for (name, count) in topics {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        Ok(all.into_iter().collect())
     }
 
     /// A key of another server may name a shard that this one has not: nobody is there.
-    fn post_to(&self, session: SessionKey, post: Post) -> Result<(), MailboxFull> {
+    fn post_to(&self, session: SessionKey, post: Post) -> Result<(), PostError> {
         self.mailboxes.0.get(usize::from(session.shard)).map_or(Ok(()), |mailbox| Self::post(mailbox, post))
     }
 
-    fn post(mailbox: &Mailbox, post: Post) -> Result<(), MailboxFull> {
+    fn post(mailbox: &Mailbox, post: Post) -> Result<(), PostError> {
         let put = mailbox.put(post);
         mailbox.ring();
-        put.map_err(|_| MailboxFull)
+        put.map_err(|_| PostError::MailboxFull)
     }
 }
 
@@ -220,6 +380,21 @@ mod tests {
     use crate::driver::{Driver, Uring, UringConfig};
 
     #[test]
+    fn a_topic_is_congested_until_the_last_consumer_takes_more() {
+        let driver = Uring::new(UringConfig::default()).expect("io_uring is allowed here");
+        let mailboxes = Mailboxes::new([driver.waker()]);
+        let handle = Handle::new(mailboxes.clone());
+        mailboxes.of(0).congest("news".into());
+        mailboxes.of(0).congest("news".into());
+        assert_eq!(handle.publish("news", "x"), Err(PostError::Congested));
+        assert_eq!(handle.publish("sports", "x"), Ok(()));
+        mailboxes.of(0).relieve("news");
+        assert_eq!(handle.publish("news", "x"), Err(PostError::Congested));
+        mailboxes.of(0).relieve("news");
+        assert_eq!(handle.publish("news", "x"), Ok(()));
+    }
+
+    #[test]
     fn a_full_mailbox_says_so_and_still_takes_the_end() {
         let driver = Uring::new(UringConfig::default()).expect("io_uring is allowed here");
         let mailboxes = Mailboxes::new([driver.waker()]);
@@ -227,11 +402,13 @@ mod tests {
         for _ in 0..MAILBOX_POSTS_MAX {
             assert_eq!(handle.publish("news", "x"), Ok(()));
         }
-        assert_eq!(handle.publish("news", "x"), Err(MailboxFull));
+        assert_eq!(handle.publish("news", "x"), Err(PostError::MailboxFull));
         handle.shutdown(Duration::from_secs(3));
         assert!(!mailboxes.of(0).fall_asleep());
-        assert_eq!(mailboxes.of(0).take_shutdown(), Some(Duration::from_secs(3)));
-        assert_eq!(mailboxes.of(0).take_shutdown(), None);
+        assert!(handle.is_draining());
+        let drain = mailboxes.of(0).take_drain().expect("it was told");
+        assert_eq!((drain.window, drain.deadline), (Duration::ZERO, Duration::from_secs(3)));
+        assert_eq!(mailboxes.of(0).take_drain(), None);
         let foreign = SessionKey { shard: 9, key: Key::new(0, 0) };
         assert_eq!(handle.send(foreign, "x"), Ok(()));
         mailboxes.end(0);

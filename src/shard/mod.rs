@@ -1,38 +1,55 @@
 //! Floor 3: one core's world. Sessions, the turn, timers, topics, mailboxes, and the handler they serve.
 //!
 //! A turn is wait → all completions → mailbox → timers → flush; never a system call a message. Start reading at
-//! [`Shard::turn`]; `receive` is what happens to bytes, `ending` how sessions end.
+//! [`Shard::turn`]; `receive` is what happens to bytes, `sending` and `queue` what happens to messages, `ending` how
+//! sessions end.
 
+mod addresses;
+mod closing;
 mod context;
 mod core;
 mod deadline;
+mod draining;
 mod ending;
 mod handler;
 mod mailbox;
-#[allow(dead_code, reason = "patterns, counters and introspection wait for their callers in `core`")]
+mod memory;
+mod options;
 mod pattern;
+mod producers;
+mod publishing;
+mod queue;
 mod receive;
+mod sending;
 mod session;
 mod settings;
 mod stats;
-#[allow(dead_code, reason = "patterns, counters and introspection wait for their callers in `core`")]
 mod topic;
 
-pub use self::core::{SendOutcome, SubscribeError};
+pub use self::core::SendOutcome;
+pub use closing::{CloseCause, ClosedBy, Ended};
 pub use context::{Context, Session};
-pub use handler::{CloseCause, Handler, Upgrade};
-pub use mailbox::{Handle, MailboxFull, Mailboxes, SessionKey};
+pub use handler::{Handler, Upgrade};
+pub use mailbox::{Drain, Handle, Mailboxes, PostError, SessionKey};
+pub use options::{Policy, RateAnswer, SessionOptions};
+pub use publishing::{Published, SubscribeError};
 pub use settings::ShardSettings;
 pub use stats::Stats;
+pub use topic::TopicStats;
 
 use self::core::Core;
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
-use crate::base::limits::POSTS_PER_TURN_MAX;
+use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN};
 use crate::driver::{Batch, Completion, Driver, Link, Listener};
+use draining::Draining;
 use mailbox::Post;
+use publishing::Publication;
+use sending::Outgoing;
 use session::{Flags, SessionState, Stage};
 use std::io;
+use std::net::SocketAddr;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
 /// How soon a shard tries again to deliver posts that a full mailbox refused.
@@ -45,11 +62,17 @@ pub struct Shard<D, H: Handler> {
     core: Core<H::Data>,
     /// Links that the driver has and will say `Closed` of.
     links: usize,
-    /// When everything ends, once the shard has been told to.
-    ends_at: Option<Time>,
+    /// Once the shard has been told to end.
+    draining: Option<Draining>,
     fired: Vec<Key>,
     /// A full mailbox has refused posts: they are tried again soon.
     posts_left: bool,
+}
+
+/// Calls what the application wrote. `None` if it panicked, which the panic hook has reported: its state is its own
+/// business, and ours is whole, since whatever it may touch is changed by calls that do not panic.
+fn shielded<R>(call: impl FnOnce() -> R) -> Option<R> {
+    catch_unwind(AssertUnwindSafe(call)).ok()
 }
 
 impl<D: Driver, H: Handler> Shard<D, H> {
@@ -66,10 +89,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             driver.listen(listener);
         }
         let core = Core::new(number, settings, mailboxes);
-        Self { driver, handler, core, links: 0, ends_at: None, fired: Vec::new(), posts_left: false }
+        Self { driver, handler, core, links: 0, draining: None, fired: Vec::new(), posts_left: false }
     }
 
-    /// Turns until it is told to shut down and all connections are gone, or the deadline has come.
+    /// Turns until it is told to end and all connections are gone, or the deadline has come.
     ///
     /// # Errors
     /// The kernel refuses the wait itself.
@@ -85,7 +108,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     /// Whether the shard was told to end and nothing is left, or its deadline has passed.
     pub fn has_ended(&self) -> bool {
-        self.ends_at.is_some_and(|at| self.links == 0 || self.core.time >= at)
+        self.draining.as_ref().is_some_and(|draining| self.links == 0 || self.core.time >= draining.ends_at)
     }
 
     /// One turn. Waits for something to happen, at most until the next deadline or `timeout`.
@@ -95,9 +118,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             true => self.wait_for(timeout),
             false => Some(Duration::ZERO),
         };
-        self.core.time = self.driver.wait(timeout)?;
-        self.core.now = self.core.time.tick();
+        let time = self.driver.wait(timeout)?;
         self.core.mailboxes.of(self.core.shard).awake();
+        self.core.pass_time(time, timeout);
         self.core.counters().turns.add(1);
 
         while let Some(completion) = self.driver.next_completion() {
@@ -105,8 +128,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
         self.take_posts();
         self.fire_timers();
+        self.say_farewells();
         self.flush();
         self.posts_left = self.core.deliver_posts();
+        self.core.show_gauges();
         Ok(())
     }
 
@@ -115,11 +140,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let timer = self.core.wheel.next_due().map(|due| {
             // From the time of the last turn; what has passed since makes the wait a little longer, never shorter.
             let ticks = due.since(self.core.now);
-            Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.time.as_nanos() % Tick::NANOS))
+            Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.uptime.as_nanos() % Tick::NANOS))
         });
         let retry = self.posts_left.then_some(OUTBOX_RETRY);
-        let end = self.ends_at.map(|at| at - self.core.time);
-        [timeout, timer, retry, end].into_iter().flatten().min()
+        let untold = (!self.core.drops_untold.is_empty()).then_some(Duration::ZERO);
+        let end = self.draining.as_ref().map(|draining| {
+            let next = draining.next_farewell().unwrap_or(draining.ends_at);
+            next.min(draining.ends_at) - self.core.time
+        });
+        [timeout, timer, retry, untold, end].into_iter().flatten().min()
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -127,7 +156,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Completion::Received { link, buffer } => self.on_received(link, buffer),
             Completion::Sent { link, batch, error } => self.on_sent(link, batch, error.as_ref()),
             Completion::SentPart { link, remaining } => self.on_sent_part(link, remaining),
-            Completion::Accepted { link, .. } => self.on_accepted(link),
+            Completion::Accepted { link, peer } => self.on_accepted(link, peer),
             Completion::ReceiveEnded { link, error } => self.on_receive_ended(link, error.as_ref()),
             Completion::Closed { link } => {
                 debug_assert!(self.core.sessions.get(link).is_none(), "{link:?} closed under its session");
@@ -143,15 +172,19 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
     }
 
-    fn on_accepted(&mut self, link: Link) {
+    fn on_accepted(&mut self, link: Link, peer: Option<SocketAddr>) {
         self.links += 1;
         self.core.counters().accepted.add(1);
         self.core.counters().connections.set(self.links as u64);
-        if self.ends_at.is_some() {
+        if self.draining.is_some() {
             self.driver.close(link);
             return;
         }
-        self.core.sessions.insert(link, SessionState::new(self.core.now));
+        let mut state = SessionState::new(self.core.now);
+        if peer.is_some() {
+            state.rare_mut().peer = peer;
+        }
+        self.core.sessions.insert(link, state);
         self.core.arm_timer(link);
         self.driver.recv_start(link);
     }
@@ -162,119 +195,195 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         for _ in 0..POSTS_PER_TURN_MAX {
             match self.core.mailboxes.of(self.core.shard).take() {
                 Some(post) => self.on_post(post),
-                None => return self.take_shutdown(),
+                None => return self.take_drain(),
             }
         }
     }
 
     /// After the posts: what was posted before the end is delivered before it.
-    fn take_shutdown(&mut self) {
-        if let Some(deadline) = self.core.mailboxes.of(self.core.shard).take_shutdown() {
-            self.begin_shutdown(deadline);
+    fn take_drain(&mut self) {
+        if let Some(drain) = self.core.mailboxes.of(self.core.shard).take_drain() {
+            self.begin_drain(drain);
         }
     }
 
     fn on_post(&mut self, post: Post) {
+        let core = &mut self.core;
         match post {
-            Post::Publish { topic, message } => {
-                self.core.publish_here(&topic, &message, None);
+            Post::Publish { topic, message, key, origin } => {
+                core.publish_here(&Publication { topic: &topic, message: &message, key, origin }, None);
             }
-            Post::Send { session, message } => {
-                self.core.send_prepared(session, &message);
+            Post::Send { session, message, key, origin } => {
+                let slot = key.map_or(0, |key| core.slot_of(None, key));
+                core.send_frame(session, &Outgoing::of_one(message.frame(), slot), origin);
             }
             Post::Close { session, code, reason } => {
-                self.core.close_with(session, code, &reason);
+                core.close_and_remember(session, code, &reason);
+            }
+            Post::Hold { session } => core.hold_producer(session),
+            Post::Release { session } => core.release_producer(session),
+            Post::ListTopics { answer } => {
+                let topics = core.topics.iter().map(|topic| (topic.name.into(), topic.subscribers)).collect();
+                // Who asked may have stopped waiting.
+                let _ = answer.send(topics);
             }
         }
     }
 
-    // Sending
+    // Flushing
 
-    /// Hands every session's queue to the driver, ends what is to be ended, until nothing is left to do.
+    /// Ends what is to be ended, hands every session's queue to the driver, reads on or not, until nothing is left to do.
     fn flush(&mut self) {
+        self.tell_of_drops();
         loop {
-            while let Some((key, cause)) = self.core.doomed.pop() {
+            if let Some((key, cause)) = self.core.doomed.pop() {
                 self.end(key, &cause);
+            } else if let Some(key) = self.core.dirty.pop() {
+                self.flush_session(key);
+            } else if let Some(key) = self.core.reading.pop() {
+                self.read_or_not(key);
+            } else {
+                return;
             }
-            let Some(key) = self.core.dirty.pop() else { return };
-            self.flush_session(key);
         }
     }
 
     fn flush_session(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
         state.flags.set(Flags::DIRTY, false);
-        if state.flags.has(Flags::SENDING) {
-            self.pause_if_high(key);
+        let encoder = &mut state.encoder;
+        let Some(queue) = &mut state.queue else { return self.finish_if_flushed(key) };
+        if queue.is_sending() {
             return;
         }
-        match state.pending.take() {
-            Some(batch) if !batch.is_empty() => {
-                state.flags.set(Flags::SENDING, true);
-                state.in_flight = u32::try_from(batch.len()).unwrap_or(u32::MAX);
-                self.driver.send(key, batch);
-                self.pause_if_high(key);
-            }
-            Some(batch) => {
-                self.core.batches.put(batch);
-                self.finish_if_flushed(key);
-            }
-            None => self.finish_if_flushed(key),
+        let before = queue.charged();
+        let batch = queue.take_next(&mut self.core.batches, |payload, out| {
+            let written = encoder.encode_pong((), payload, out);
+            debug_assert!(written.is_ok(), "pongs that wait are let go of before a close frame");
+        });
+        self.core.memory.recharge(before, queue.charged());
+        let Some(batch) = batch else {
+            self.core.put_empty_queue(key);
+            return self.finish_if_flushed(key);
+        };
+        state.last_sent = self.core.now;
+        let high = queue.bytes() >= self.core.options.get(state.options).high_water_bytes;
+        if high && !state.flags.set(Flags::HIGH, true) {
+            self.core.reading.push(key);
         }
+        self.driver.send(key, batch);
     }
 
     fn on_sent(&mut self, link: Link, batch: Box<Batch>, error: Option<&io::Error>) {
         self.core.batches.put(batch);
         let Some(state) = self.core.sessions.get_mut(link) else { return };
-        let sent = std::mem::take(&mut state.in_flight);
-        state.flags.set(Flags::SENDING, false);
+        let queue = state.queue.as_mut().expect("what is sent stands in a queue");
+        let before = queue.charged();
+        let sent = queue.sent();
+        let is_empty = queue.is_empty();
+        self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
-            let cause = CloseCause::PeerGone(error.raw_os_error());
-            self.core.doomed.push((link, cause));
-            return;
+            return self.core.doom(link, CloseCause::PeerGone(error.raw_os_error()));
         }
-        let more = state.pending.is_some() || state.stage >= Stage::Finishing;
-        if more && !state.flags.set(Flags::DIRTY, true) {
-            self.core.dirty.push(link);
-        }
-        state.last_alive = self.core.now;
-        // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our close)
-        // begins now.
-        if state.is_flushed() {
+        state.last_sent = self.core.now;
+        if is_empty {
+            // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our
+            // close) begins now.
             if state.stage != Stage::Open || state.flags.has(Flags::PINGED) {
                 state.since = self.core.now;
             }
+        }
+        let more = !is_empty || state.stage >= Stage::Finishing;
+        if more && !state.flags.set(Flags::DIRTY, true) {
+            self.core.dirty.push(link);
+        }
+        if is_empty {
+            self.core.put_empty_queue(link);
             self.core.arm_timer(link);
         }
-        self.core.counters().bytes_sent.add(u64::from(sent));
-        self.resume_if_low(link);
+        self.core.counters().bytes_sent.add(sent as u64);
+        self.look_at_low_water(link);
     }
 
     fn on_sent_part(&mut self, link: Link, remaining: usize) {
         let Some(state) = self.core.sessions.get_mut(link) else { return };
-        state.last_alive = self.core.now;
-        let before = std::mem::replace(&mut state.in_flight, u32::try_from(remaining).unwrap_or(u32::MAX));
-        let sent = before.saturating_sub(state.in_flight);
-        self.core.counters().bytes_sent.add(u64::from(sent));
-        self.resume_if_low(link);
+        state.last_sent = self.core.now;
+        let sent = state.queue.as_mut().map_or(0, |queue| queue.sent_part(remaining));
+        self.core.counters().bytes_sent.add(sent as u64);
+        self.look_at_low_water(link);
     }
 
-    /// A session that does not take what it is sent is not read from: what it asks for would only queue up.
-    fn pause_if_high(&mut self, key: Key) {
+    /// A queue that was high is low again: whoever was held back for it goes on.
+    fn look_at_low_water(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
-        let high = state.buffered_bytes() >= self.core.settings.high_water_bytes;
-        if high && state.stage <= Stage::Open && !state.flags.set(Flags::RECEIVE_PAUSED, true) {
+        let low = self.core.options.get(state.options).low_water_bytes;
+        if !state.flags.has(Flags::HIGH) || state.buffered_bytes() > low {
+            return;
+        }
+        state.flags.set(Flags::HIGH, false);
+        let is_open = state.stage == Stage::Open;
+        self.core.reading.push(key);
+        self.core.let_producers_go(key);
+        if is_open {
+            let Self { handler, core, .. } = self;
+            if shielded(|| handler.on_drain(&mut Session::new(core, key))).is_none() {
+                self.end_after_panic(key);
+            }
+        }
+    }
+
+    /// Each once a turn: what the handler sends for it may be dropped too.
+    fn tell_of_drops(&mut self) {
+        for key in std::mem::take(&mut self.core.drops_untold) {
+            let Some(state) = self.core.sessions.get_mut(key) else { continue };
+            state.flags.set(Flags::DROPS_UNTOLD, false);
+            let count = std::mem::take(&mut state.rare_mut().dropped_untold);
+            if state.stage == Stage::Open {
+                let Self { handler, core, .. } = self;
+                if shielded(|| handler.on_dropped(&mut Session::new(core, key), count)).is_none() {
+                    self.end_after_panic(key);
+                }
+            }
+        }
+    }
+
+    /// Tells the driver to receive, or not, where that has changed.
+    fn read_or_not(&mut self, key: Key) {
+        let Some(state) = self.core.sessions.get_mut(key) else { return };
+        let reads = state.is_read(self.core.options.get(state.options).pauses_when_high());
+        if reads != state.flags.has(Flags::DEAF) || state.flags.has(Flags::PEER_ENDED) {
+            return;
+        }
+        state.flags.set(Flags::DEAF, !reads);
+        if reads {
+            // Whoever was not listened to was silent for a good reason.
+            state.last_received = self.core.now;
+            self.driver.recv_start(key);
+            self.core.arm_timer(key);
+        } else {
             self.driver.recv_stop(key);
         }
     }
+}
 
-    fn resume_if_low(&mut self, key: Key) {
-        let Some(state) = self.core.sessions.get_mut(key) else { return };
-        let low = state.buffered_bytes() <= self.core.settings.low_water_bytes;
-        if low && state.flags.has(Flags::RECEIVE_PAUSED) {
-            state.flags.set(Flags::RECEIVE_PAUSED, false);
-            state.last_alive = self.core.now;
-            self.driver.recv_start(key);
+impl<T> Core<T> {
+    /// The wait is over. If it took much longer than it was to, the process did not run, and could neither hear nor say
+    /// anything: that time is held against nobody.
+    fn pass_time(&mut self, time: Time, timeout: Option<Duration>) {
+        let passed = time - self.time;
+        let late = timeout.map_or(Duration::ZERO, |timeout| passed.saturating_sub(timeout));
+        let stalled = if late > STALL_MIN { late } else { Duration::ZERO };
+        if stalled > Duration::ZERO {
+            self.counters().stalls.add(1);
         }
+        self.time = time;
+        self.uptime = self.uptime + (passed - stalled);
+        self.now = self.uptime.tick();
+        self.memory.relieved = false;
+    }
+
+    fn show_gauges(&self) {
+        self.counters().memory_bytes.set(self.memory.used() as u64);
+        self.counters().timers.set(self.wheel.len() as u64);
     }
 }

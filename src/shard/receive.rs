@@ -1,12 +1,16 @@
 //! What happens to received bytes: requests and upgrades, messages, control frames, failures.
 
 use super::Shard;
+use super::closing::CloseCause;
 use super::context::{Context, Session};
 use super::core::Core;
-use super::handler::{CloseCause, Handler, Verdict};
+use super::handler::{Handler, Verdict};
+use super::options::{RateAnswer, SessionOptions};
 use super::session::{Flags, SessionState, Stage};
+use super::shielded;
+use crate::base::clock::Tick;
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, Limits};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
 use crate::driver::{Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event};
@@ -14,6 +18,7 @@ use crate::protocol::encoder::Server;
 use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::{Request, Response};
+use std::time::Duration;
 
 /// What a plain request or an upgrade leads to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,22 +39,23 @@ enum Ending {
     /// An answer with `Connection: close` is queued.
     Answered,
     Failed(Failure),
+    Panicked,
+    /// It sent more than it may.
+    RateExceeded,
+    /// Its unfinished message is too much for the shard.
+    OutOfMemory,
 }
 
 impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn on_received(&mut self, link: Link, buffer: Buffer) {
         self.core.counters().bytes_received.add(buffer.len() as u64);
         if let Some(state) = self.core.sessions.get_mut(link) {
-            state.last_alive = self.core.now;
+            state.last_received = self.core.now;
             let answers_ping = state.stage == Stage::Open && state.flags.set(Flags::PINGED, false);
             if state.stage <= Stage::Closing {
                 // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
-                let mut decoder = std::mem::take(&mut state.decoder);
-                let ending = self.read(link, &buffer, &mut decoder);
-                if let Some(state) = self.core.sessions.get_mut(link) {
-                    state.decoder = decoder;
-                }
-                if let Some(ending) = ending {
+                let decoder = std::mem::take(&mut state.decoder);
+                if let Some(ending) = self.read_whole(link, &buffer, decoder) {
                     self.on_ending(link, ending);
                 }
             }
@@ -61,11 +67,31 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.driver.recycle(buffer);
     }
 
+    /// Reads a buffer, and accounts for what that brought.
+    fn read_whole(&mut self, link: Link, buffer: &Buffer, mut decoder: Decoder<Server>) -> Option<Ending> {
+        let messages_before = self.core.counters().messages_received.get();
+        let held_before = decoder.held_bytes();
+        let ending = shielded(|| self.read(link, buffer, &mut decoder)).unwrap_or(Some(Ending::Panicked));
+        self.core.lent = None;
+        let held = decoder.held_bytes();
+        self.core.memory.recharge(held_before, held);
+        if let Some(state) = self.core.sessions.get_mut(link) {
+            state.decoder = decoder;
+        }
+        if ending.is_some() {
+            return ending;
+        }
+        if held > held_before && held > HELD_BYTES_SPARED && self.core.is_short_of_memory() {
+            return Some(Ending::OutOfMemory);
+        }
+        let messages = self.core.counters().messages_received.get() - messages_before;
+        self.core.apply_rates(link, buffer.len() as u64, messages)
+    }
+
     /// Pulls all events out of a buffer.
     fn read(&mut self, link: Link, buffer: &Buffer, decoder: &mut Decoder<Server>) -> Option<Ending> {
         let Self { driver, handler, core, .. } = self;
-        // A handler is given whole messages.
-        let limits = Limits { delivery: Delivery::Whole, ..core.settings.limits };
+        let limits = core.limits_of(link);
         let mut events = decoder.receive(driver.bytes(buffer), &limits);
         loop {
             let event = match events.next_event() {
@@ -74,9 +100,21 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 Err(failure) => return Some(Ending::Failed(failure)),
             };
             match event {
-                Event::Message(message) | Event::Assembled(message, _) => {
+                Event::Message(message) => {
                     if core.begin_message(link) {
                         handler.on_message(&mut Session::new(core, link), message);
+                    }
+                }
+                Event::Assembled(message, frame) => {
+                    if core.begin_message(link) {
+                        core.lent = Some(frame.clone());
+                        handler.on_message(&mut Session::new(core, link), message);
+                        core.lent = None;
+                    }
+                }
+                Event::Chunk(chunk) => {
+                    if core.begin_chunk(link, chunk.last) {
+                        handler.on_chunk(&mut Session::new(core, link), chunk);
                     }
                 }
                 Event::Ping(payload) => {
@@ -86,6 +124,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 }
                 Event::Pong(payload) => {
                     if core.is_open(link) {
+                        core.measure_round_trip(link, payload);
                         handler.on_pong(&mut Session::new(core, link), payload);
                     }
                 }
@@ -93,6 +132,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 Event::Request(request) => match on_request(core, handler, link, &request) {
                     Next::Frames => {
                         events.accept_upgrade();
+                        // What stands behind the request is read as the session's options say.
+                        events.deliver(core.limits_of(link).delivery);
                         handler.on_open(&mut Session::new(core, link));
                     }
                     Next::Request => events.accept_next_request(),
@@ -103,11 +144,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 },
                 Event::ContinueExpected => {
                     // RFC 9110 §10.1.1: the body is welcome.
-                    core.queue(link, |_, batch| {
-                        batch.append(|out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-                    });
+                    core.append(link, |_, out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
                 }
-                Event::Chunk(_) => unreachable!("messages are delivered whole"),
                 Event::Upgraded(_) => unreachable!("a server receives no response"),
             }
         }
@@ -126,6 +164,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::Closed);
             }
             Ending::Failed(Failure::Response(_)) => unreachable!("a server receives no response"),
+            Ending::Panicked => self.end_after_panic(link),
+            Ending::RateExceeded => {
+                self.core.close_with(link, CloseCode::POLICY_VIOLATION, "more than its rate allows");
+                self.finish(link, Stage::FinishingLong, &CloseCause::RateExceeded);
+            }
+            Ending::OutOfMemory => {
+                self.core.close_with(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
+                self.finish(link, Stage::FinishingLong, &CloseCause::OutOfMemory);
+            }
         }
     }
 }
@@ -135,7 +182,7 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
     let upgrade = match UpgradeRequest::of(request) {
         Ok(Some(upgrade)) => upgrade,
         Ok(None) => {
-            let response = handler.on_request(&mut Context::new(core), request);
+            let response = handler.on_request(&mut Context::new(core, Some(link)), request);
             // RFC 9112 §9.3.2: a client that pipelines takes an end before all is answered.
             let keep_alive = request.keeps_alive() && !response.closes() && core.takes_more(link);
             core.answer(link, &response, request.method() == "HEAD", keep_alive);
@@ -146,28 +193,104 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
             return Next::End;
         }
     };
-    let response = match handler.on_upgrade(&mut Context::new(core), &upgrade).verdict {
-        Verdict::Reject(response) => response,
-        Verdict::Accept { data, protocol, headers } => {
-            let written = core
-                .queue(link, |_, batch| batch.append(|out| upgrade.encode_accept(protocol.as_deref(), &headers, out)));
-            match written {
-                Some(Ok(())) => {
-                    core.open(link, data);
+    let refused = match core.admit(link) {
+        Ok(()) => match handler.on_upgrade(&mut Context::new(core, Some(link)), &upgrade).verdict {
+            Verdict::Reject(response) => response,
+            Verdict::Accept { data, protocol, headers, options } => {
+                let options = options.map_or(core.settings.session, |options| *options);
+                let opened = core.options.enter(options).ok().filter(|number| {
+                    let written = core.append(link, |_, out| upgrade.encode_accept(protocol.as_deref(), &headers, out));
+                    let opened = matches!(written, Some(Ok(())));
+                    if !opened {
+                        core.options.leave(*number);
+                    }
+                    opened
+                });
+                if let Some(number) = opened {
+                    core.open(link, data, number);
                     return Next::Frames;
                 }
                 // What the application wants to say must not be said: nothing was written.
-                _ => Response::new(500).text("the upgrade could not be answered\n"),
+                Response::new(500).text("the upgrade could not be answered\n")
             }
-        }
+        },
+        Err(response) => response,
     };
-    core.answer(link, &response, false, false);
+    core.answer(link, &refused, false, false);
     Next::End
 }
 
 impl<T> Core<T> {
-    fn is_open(&self, key: Key) -> bool {
-        self.sessions.get(key).is_some_and(|state| state.stage == Stage::Open)
+    // Upgrades
+
+    /// Whether one more WebSocket is welcome. Asked before the application is: RFC 6455 §4.2.2, before 101 any answer will do.
+    fn admit(&mut self, link: Key) -> Result<(), Response> {
+        let wait = self.settings.retry_after.as_secs().max(1);
+        let refusal = |status, text: &'static str| {
+            let wait = wait + ((wait * u64::from(link.scattered())) >> 32);
+            Err(Response::new(status).header("Retry-After", wait.to_string()).text(text))
+        };
+        if self.counters().draining.get() > 0 {
+            return refusal(503, "the server is about to end\n");
+        }
+        if self.settings.sessions_max.is_some_and(|max| self.open_count >= max) {
+            self.counters().refused_full.add(1);
+            return refusal(503, "there are as many sessions as there may be\n");
+        }
+        if let Some(max) = self.settings.sessions_per_address_max
+            && let Some(peer) = self.sessions.get(link).and_then(|state| state.rare()?.peer)
+            && self.addresses.count(peer) >= max
+        {
+            self.counters().refused_address.add(1);
+            return refusal(429, "there are as many sessions from your address as there may be\n");
+        }
+        if let Some(rate) = self.settings.handshake_rate
+            && self.handshakes.try_take(rate, self.uptime).is_err()
+        {
+            self.counters().refused_rate.add(1);
+            return refusal(503, "too many come at once\n");
+        }
+        Ok(())
+    }
+
+    /// The 101 is queued: from here it is a WebSocket, with the options of this number.
+    fn open(&mut self, key: Key, data: T, options: u16) {
+        let (now, limited) = (self.now, self.settings.sessions_per_address_max.is_some());
+        let has_lifetime = self.options.lifetime(options).is_some();
+        let keeps_peer = self.options.get(options).keeps_peer_addr;
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.enter(Stage::Open, now);
+            state.last_message = now;
+            state.options = options;
+            state.data = Some(data);
+            let peer = state.rare().and_then(|rare| rare.peer);
+            // What was kept for the upgrade is let go of, unless it serves on.
+            state.extra = None;
+            if let Some(peer) = peer.filter(|_| limited || keeps_peer) {
+                let rare = state.rare_mut();
+                rare.peer = Some(peer);
+                rare.address_counted = limited;
+                if limited {
+                    self.addresses.enter(peer);
+                }
+            }
+            if has_lifetime {
+                state.rare_mut().opened_at = now;
+            }
+        }
+        self.open_count += 1;
+        self.counters().opened.add(1);
+        self.counters().sessions.set(self.open_count as u64);
+        self.arm_timer(key);
+    }
+
+    // Messages
+
+    /// What a connection may send, and how its messages are delivered.
+    fn limits_of(&self, key: Key) -> Limits {
+        let chunks = self.sessions.get(key).is_some_and(|state| self.options.get(state.options).chunks);
+        let delivery = if chunks { Delivery::Chunks } else { Delivery::Whole };
+        Limits { delivery, ..self.settings.limits }
     }
 
     /// A message came: whether the application wants to hear of it. After our close frame it does not.
@@ -183,18 +306,82 @@ impl<T> Core<T> {
         }
     }
 
-    /// RFC 6455 §5.5.2: a pong with the same payload, unless a close frame has gone out.
+    /// The same for a part of one; the last part counts.
+    fn begin_chunk(&mut self, key: Key, last: bool) -> bool {
+        if last {
+            return self.begin_message(key);
+        }
+        let Some(state) = self.sessions.get_mut(key) else { return false };
+        state.last_message = self.now;
+        state.stage == Stage::Open
+    }
+
+    /// Takes what came from what the session's rates allow.
+    fn apply_rates(&mut self, key: Key, bytes: u64, messages: u64) -> Option<Ending> {
+        let state = self.sessions.get_mut(key).filter(|state| state.stage == Stage::Open)?;
+        let SessionOptions { message_rate, byte_rate, rate_answer, .. } = *self.options.get(state.options);
+        if message_rate.is_none() && byte_rate.is_none() {
+            return None;
+        }
+        let rare = state.rare_mut();
+        let messages = message_rate.map(|rate| rare.messages.take(rate, messages, self.uptime));
+        let bytes = byte_rate.map(|rate| rare.bytes.take(rate, bytes, self.uptime));
+        let wait = messages.max(bytes).filter(|wait| *wait > Duration::ZERO)?;
+        self.counters().sessions_throttled.add(1);
+        match rate_answer {
+            RateAnswer::Close => Some(Ending::RateExceeded),
+            RateAnswer::Pause => {
+                if let Some(state) = self.sessions.get_mut(key) {
+                    state.rare_mut().resume_at = self.now.plus(Tick::count(wait).max(1));
+                }
+                self.hold_back(key, Flags::THROTTLED, true);
+                self.arm_timer(key);
+                None
+            }
+        }
+    }
+
+    // Control frames
+
+    /// RFC 6455 §5.5.2: a pong with the same payload, unless a close frame has gone out. While earlier pongs wait for the
+    /// peer to take them, only the newest is kept (§5.5.3).
     fn answer_ping(&mut self, key: Key, payload: &[u8]) -> bool {
         if !self.is_open(key) {
             return false;
         }
-        let now = self.now;
-        self.queue(key, |state, batch| {
-            state.last_message = now;
-            let sent = batch.append(|out| state.encoder.encode_pong((), payload, out));
-            debug_assert!(sent.is_ok(), "a ping's payload fits into a pong");
+        let coalesced = self.change_queue(key, |queue, encoder, batches| {
+            queue.push_pong(batches, payload, |out| {
+                let written = encoder.encode_pong((), payload, out);
+                debug_assert!(written.is_ok(), "a ping's payload fits into a pong");
+            })
         });
+        if coalesced == Some(true) {
+            self.counters().pongs_coalesced.add(1);
+        }
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.last_message = self.now;
+        }
         true
+    }
+
+    /// A ping of ours carries the microseconds of the shard's clock; a pong with them tells how long they were on their
+    /// way. A peer that makes them up cheats itself only.
+    fn measure_round_trip(&mut self, key: Key, payload: &[u8]) {
+        let now = (self.time.as_nanos() / 1_000) as u32;
+        if let (Some(state), Ok(sent)) = (self.sessions.get_mut(key), payload.try_into())
+            && state.flags.set(Flags::PONG_DUE, false)
+        {
+            state.round_trip_micros = now.wrapping_sub(u32::from_be_bytes(sent)).max(1);
+        }
+    }
+
+    /// A ping that measures the round trip.
+    pub(super) fn ping_for_round_trip(&mut self, key: Key) {
+        let now = (self.time.as_nanos() / 1_000) as u32;
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.flags.set(Flags::PONG_DUE, true);
+        }
+        self.ping(key, &now.to_be_bytes());
     }
 
     /// The peer's close frame: answered with the same code, unless it is the answer to ours (RFC 6455 §5.5.1).
@@ -207,41 +394,20 @@ impl<T> Core<T> {
         }
     }
 
+    // Answers
+
     /// Whether another answer may be queued behind what is: one read may hold requests for any number of them.
     fn takes_more(&self, key: Key) -> bool {
         let buffered = self.sessions.get(key).map_or(0, SessionState::buffered_bytes);
-        buffered < self.settings.send_queue_bytes_max
+        buffered < self.settings.session.queue_bytes_max
     }
 
     /// Queues a response.
     pub(super) fn answer(&mut self, key: Key, response: &Response, head_only: bool, keep_alive: bool) {
-        let now = self.now;
-        self.queue(key, |state, batch| {
-            state.since = now;
-            batch.append(|out| response.encode(head_only, keep_alive, out));
-        });
-        self.counters().responses.add(1);
-    }
-
-    /// The 101 is queued: from here it is a WebSocket.
-    fn open(&mut self, key: Key, data: T) {
-        let now = self.now;
         if let Some(state) = self.sessions.get_mut(key) {
-            state.enter(Stage::Open, now);
-            state.last_message = now;
-            state.data = Some(data);
+            state.since = self.now;
         }
-        self.counters().opened.add(1);
-        self.counters().sessions.add(1);
-        self.arm_timer(key);
-    }
-
-    /// A close code with a reason of ours, for a session that the engine ends.
-    pub(super) fn close_for(&mut self, key: Key, cause: &CloseCause) {
-        let (code, reason) = match cause {
-            CloseCause::IdleTimeout => (CloseCode::GOING_AWAY, "idle for too long"),
-            _ => (CloseCode::GOING_AWAY, "the server shuts down"),
-        };
-        self.close_with(key, code, reason);
+        self.append(key, |_, out| response.encode(head_only, keep_alive, out));
+        self.counters().responses.add(1);
     }
 }

@@ -1,10 +1,14 @@
 //! What a shard keeps of one connection. A million of them: every byte here is a megabyte.
 
+use super::queue::Queue;
 use super::topic::Subscription;
+use crate::base::bucket::Bucket;
 use crate::base::clock::Tick;
-use crate::driver::Batch;
+use crate::protocol::close::CloseCode;
 use crate::protocol::decoder::Decoder;
 use crate::protocol::encoder::{Encoder, Server};
+use std::net::SocketAddr;
+use std::time::Duration;
 
 /// Where a connection stands. It only ever moves down this list, but for plain requests, which stay at the top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,6 +19,8 @@ pub(super) enum Stage {
     Open,
     /// Our close frame is queued or out; the peer's is awaited.
     Closing,
+    /// It ends at this turn's end, without another word.
+    Doomed,
     /// The last bytes are queued; when they are out the link is closed, nothing is read any more.
     Finishing,
     /// The same, but what still comes is read away first, so that no reset destroys our last bytes.
@@ -25,28 +31,46 @@ pub(super) enum Stage {
 
 /// Bits of a session's state.
 #[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Flags(u8);
+pub(super) struct Flags(u16);
 
 impl Flags {
     /// Stands in the list of sessions to flush.
-    pub(super) const DIRTY: u8 = 1 << 0;
-    /// A send is in flight.
-    pub(super) const SENDING: u8 = 1 << 1;
-    /// Nothing is received: too much is queued for the peer.
-    pub(super) const RECEIVE_PAUSED: u8 = 1 << 2;
+    pub(super) const DIRTY: u16 = 1 << 0;
+    /// Its queue has been above high water and not at low water since: not read from, if its policy says so.
+    pub(super) const HIGH: u16 = 1 << 1;
+    /// The handler asked for a pause.
+    pub(super) const PAUSED: u16 = 1 << 2;
+    /// Held back because it fills queues of others that are high (`Policy::PauseProducer`).
+    pub(super) const HELD: u16 = 1 << 3;
+    /// Held back because it has sent more than its rates allow; `Rare::resume_at` says until when.
+    pub(super) const THROTTLED: u16 = 1 << 4;
+    /// The driver has been told to stop receiving.
+    pub(super) const DEAF: u16 = 1 << 5;
     /// The peer has ended its side of the stream.
-    pub(super) const PEER_ENDED: u8 = 1 << 3;
+    pub(super) const PEER_ENDED: u16 = 1 << 6;
     /// A ping is out and nothing has come since. `since` says from when.
-    pub(super) const PINGED: u8 = 1 << 4;
+    pub(super) const PINGED: u16 = 1 << 7;
+    /// The pong that measures the round trip has not come.
+    pub(super) const PONG_DUE: u16 = 1 << 8;
     /// `timer_at` stands in the wheel.
-    pub(super) const TIMED: u8 = 1 << 5;
+    pub(super) const TIMED: u16 = 1 << 9;
+    /// Stands in the list of sessions whose messages wait.
+    pub(super) const SLOW: u16 = 1 << 10;
+    /// Stands in the list of sessions that are to be told of dropped messages.
+    pub(super) const DROPS_UNTOLD: u16 = 1 << 11;
 
-    pub(super) const fn has(self, bit: u8) -> bool {
-        self.0 & bit != 0
+    /// Held back because other shards are behind with what it publishes.
+    pub(super) const AHEAD: u16 = 1 << 12;
+
+    /// Any of these, and nothing is received.
+    const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD;
+
+    pub(super) const fn has(self, bits: u16) -> bool {
+        self.0 & bits != 0
     }
 
     /// Sets or clears a bit; answers what it was.
-    pub(super) const fn set(&mut self, bit: u8, on: bool) -> bool {
+    pub(super) const fn set(&mut self, bit: u16, on: bool) -> bool {
         let was = self.has(bit);
         self.0 = if on { self.0 | bit } else { self.0 & !bit };
         was
@@ -56,23 +80,27 @@ impl Flags {
 /// One connection, from its accept to its close.
 #[derive(Debug)]
 pub(super) struct SessionState<T> {
-    /// What has gathered and waits for the turn's end, or for the send in flight.
-    pub(super) pending: Option<Box<Batch>>,
+    /// What is to be sent; none while nothing is.
+    pub(super) queue: Option<Box<Queue>>,
     pub(super) decoder: Decoder<Server>,
-    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 for the many that subscribe to nothing")]
-    pub(super) subscriptions: Option<Box<Vec<Subscription>>>,
-    /// Bytes of the send in flight.
-    pub(super) in_flight: u32,
+    /// What most sessions do without.
+    pub(super) extra: Option<Box<Extra>>,
     /// When the stage, or the ping that is out, began.
     pub(super) since: Tick,
-    /// When the peer last showed that it is there: bytes came, or bytes for it were taken.
-    pub(super) last_alive: Tick,
+    /// When bytes came last, or were welcome again.
+    pub(super) last_received: Tick,
+    /// When bytes were taken last, or began to be sent after nothing was.
+    pub(super) last_sent: Tick,
     /// When a message came or went last.
     pub(super) last_message: Tick,
     /// When the wheel will look at this session.
     pub(super) timer_at: Tick,
-    pub(super) stage: Stage,
+    /// The last round trip of a ping, microseconds; 0 before the first.
+    pub(super) round_trip_micros: u32,
+    /// Its options' number.
+    pub(super) options: u16,
     pub(super) flags: Flags,
+    pub(super) stage: Stage,
     pub(super) encoder: Encoder<Server>,
     /// The user's value, from the upgrade to `on_close`.
     pub(super) data: Option<T>,
@@ -81,19 +109,51 @@ pub(super) struct SessionState<T> {
 // The record behind an idle connection; ARCHITECTURE.md adds up the rest.
 const _: () = assert!(size_of::<SessionState<()>>() <= 64);
 
+/// What a session has that subscribes to something, or for which something rare is to be remembered.
+#[derive(Debug, Default)]
+pub(super) struct Extra {
+    pub(super) subscriptions: Vec<Subscription>,
+    pub(super) rare: Option<Box<Rare>>,
+}
+
+const _: () = assert!(size_of::<Extra>() <= 32);
+
+/// What few sessions need.
+#[derive(Debug, Default)]
+pub(super) struct Rare {
+    /// During the upgrade, and longer if the options say so or the peer's sessions are counted.
+    pub(super) peer: Option<SocketAddr>,
+    /// Messages dropped for this session …
+    pub(super) dropped: u64,
+    /// … and how many of them its handler has not been told of.
+    pub(super) dropped_untold: u64,
+    pub(super) messages: Bucket,
+    pub(super) bytes: Bucket,
+    /// When a throttled session is read from again.
+    pub(super) resume_at: Tick,
+    /// When the upgrade was accepted, if the options limit the session's life.
+    pub(super) opened_at: Tick,
+    /// The code that the application closed with.
+    pub(super) close_code: Option<CloseCode>,
+    /// Whether this session is counted for its peer's address.
+    pub(super) address_counted: bool,
+}
+
 impl<T> SessionState<T> {
     pub(super) fn new(now: Tick) -> Self {
         Self {
-            pending: None,
+            queue: None,
             decoder: Decoder::default(),
-            subscriptions: None,
-            in_flight: 0,
+            extra: None,
             since: now,
-            last_alive: now,
+            last_received: now,
+            last_sent: now,
             last_message: now,
             timer_at: now,
-            stage: Stage::Head,
+            round_trip_micros: 0,
+            options: 0,
             flags: Flags::default(),
+            stage: Stage::Head,
             encoder: Encoder::default(),
             data: None,
         }
@@ -101,12 +161,43 @@ impl<T> SessionState<T> {
 
     /// Bytes that have been accepted for sending and are not with the kernel yet.
     pub(super) fn buffered_bytes(&self) -> usize {
-        self.in_flight as usize + self.pending.as_ref().map_or(0, |batch| batch.len())
+        self.queue.as_ref().map_or(0, |queue| queue.bytes())
+    }
+
+    pub(super) fn round_trip(&self) -> Option<Duration> {
+        let micros = u64::from(self.round_trip_micros);
+        (micros > 0).then(|| Duration::from_micros(micros))
     }
 
     /// Whether nothing is queued and nothing in flight.
     pub(super) fn is_flushed(&self) -> bool {
-        !self.flags.has(Flags::SENDING) && self.pending.as_ref().is_none_or(|batch| batch.is_empty())
+        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
+    }
+
+    /// Whether its bytes are to be received. One that is over is read to its end, whatever held it back before.
+    pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
+        let high = pauses_when_high && self.flags.has(Flags::HIGH);
+        self.stage > Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
+    }
+
+    pub(super) fn rare(&self) -> Option<&Rare> {
+        self.extra.as_ref()?.rare.as_deref()
+    }
+
+    pub(super) fn rare_mut(&mut self) -> &mut Rare {
+        self.extra.get_or_insert_default().rare.get_or_insert_default()
+    }
+
+    pub(super) fn subscriptions(&self) -> &[Subscription] {
+        self.extra.as_ref().map_or(&[], |extra| &extra.subscriptions)
+    }
+
+    /// Lets go of what is empty.
+    pub(super) fn trim(&mut self) {
+        let Some(extra) = &mut self.extra else { return };
+        if extra.subscriptions.is_empty() && extra.rare.is_none() {
+            self.extra = None;
+        }
     }
 
     /// Enters a stage.
@@ -114,5 +205,16 @@ impl<T> SessionState<T> {
         self.stage = stage;
         self.since = now;
         self.flags.set(Flags::PINGED, false);
+    }
+
+    /// Moves times that lie further back than ticks can be compared up to where they still can: a session may stay
+    /// silent for years.
+    pub(super) fn age(&mut self, now: Tick) {
+        const OLDEST: u32 = Tick::SPAN_MAX / 2;
+        for time in [&mut self.since, &mut self.last_received, &mut self.last_sent, &mut self.last_message] {
+            if now.since(*time) > OLDEST {
+                *time = now.minus(OLDEST);
+            }
+        }
     }
 }

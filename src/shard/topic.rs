@@ -8,7 +8,7 @@
 //! Each end knows its place in the other, so leaving is a swap with the last and one correction on each side. A pattern
 //! is a topic like any other, but it is found through the tree in `pattern.rs` and not through the map of names.
 //!
-//! A subscription costs 12 bytes in the topic and 8 in the session. A topic costs 56 bytes in the slab and 25 in the
+//! A subscription costs 12 bytes in the topic and 8 in the session. A topic costs 64 bytes in the slab and 25 in the
 //! map, and 16 and its name on the heap; a pattern costs its levels in the tree instead of the map's 25. All these
 //! tables double when they are full, so they may hold twice as much, the map 2.3 times; a session's first list has
 //! room for four. A topic without subscribers is removed. Subscribers and the map give memory back when three quarters
@@ -16,6 +16,7 @@
 //! until the last topic has ended.
 
 use super::pattern::Patterns;
+use super::queue::TopicRef;
 use crate::base::key::Key;
 use slab::Slab;
 use std::collections::HashMap;
@@ -44,21 +45,23 @@ struct Topic {
     subscribers: Vec<Subscriber>,
     published: u64,
     dropped: u64,
+    /// Tells it from earlier ones in the same place.
+    serial: u32,
 }
 
-const _: () = assert!(size_of::<Topic>() == 56 && size_of::<(Arc<str>, u32)>() == 24);
+const _: () = assert!(size_of::<Topic>() == 64 && size_of::<(Arc<str>, u32)>() == 24);
 
 /// What is known of a topic or a pattern, on this shard and since its first subscriber came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct TopicStats<'a> {
+pub struct TopicStats<'a> {
     /// Its name; a pattern's has wildcards.
-    pub(super) name: &'a str,
+    pub name: &'a str,
     /// How many sessions are subscribed.
-    pub(super) subscribers: usize,
+    pub subscribers: usize,
     /// Messages that were published to it, or to a topic that the pattern matches.
-    pub(super) published: u64,
+    pub published: u64,
     /// Deliveries of these that were dropped.
-    pub(super) dropped: u64,
+    pub dropped: u64,
 }
 
 /// The topics of one shard.
@@ -70,6 +73,15 @@ pub(super) struct Topics {
     by_name: HashMap<Arc<str>, u32>,
     patterns: Patterns,
     topics: Slab<Topic>,
+    /// Of the next topic.
+    serial: u32,
+}
+
+impl Subscription {
+    /// Whether it is one to any of these topics and patterns.
+    pub(super) fn is_to_any(self, ids: &[u32]) -> bool {
+        ids.contains(&self.topic)
+    }
 }
 
 /// Where a subscription that moved into another's place belongs: its session must be told.
@@ -126,7 +138,9 @@ impl Topics {
         let name: Arc<str> = name.into();
         // Many topics never have a second subscriber; a vector's own first allocation is for four.
         let subscribers = Vec::with_capacity(1);
-        let topic = self.topics.insert(Topic { name: name.clone(), subscribers, published: 0, dropped: 0 });
+        let serial = self.serial;
+        self.serial = serial.wrapping_add(1);
+        let topic = self.topics.insert(Topic { name: name.clone(), subscribers, published: 0, dropped: 0, serial });
         (topic as u32, name)
     }
 
@@ -215,24 +229,14 @@ impl Topics {
         &self.topics[id as usize].subscribers
     }
 
-    /// The same by name, if it is a topic's own.
-    pub(super) fn subscribers(&self, topic: &str) -> &[Subscriber] {
-        self.by_name.get(topic).map_or(&[], |id| self.subscribers_of(*id))
+    /// What a queued message remembers its topic by.
+    pub(super) fn reference(&self, id: u32) -> TopicRef {
+        TopicRef { id, serial: self.topics[id as usize].serial }
     }
 
-    /// Who is to receive a message that matches several lists: each session once, with the id of the first list that it
-    /// stands in. In order of keys. Cost: a sort.
-    pub(super) fn collect_receivers(&self, ids: &[u32], into: &mut Vec<(Key, u32)>) {
-        into.clear();
-        for (rank, id) in ids.iter().enumerate() {
-            into.extend(self.subscribers_of(*id).iter().map(|subscriber| (subscriber.session, rank as u32)));
-        }
-        // By rank, so that a sort in place will do.
-        into.sort_unstable_by_key(|(session, rank)| (session.index(), session.generation(), *rank));
-        into.dedup_by_key(|(session, _)| *session);
-        for (_, rank) in into {
-            *rank = ids[*rank as usize];
-        }
+    /// The name of a topic that was referred to, if there still are subscribers.
+    pub(super) fn name_of(&self, topic: TopicRef) -> Option<Arc<str>> {
+        self.topics.get(topic.id as usize).filter(|found| found.serial == topic.serial).map(|found| found.name.clone())
     }
 
     /// Counts a message that is delivered to a topic's or a pattern's subscribers.
@@ -241,9 +245,11 @@ impl Topics {
         self.topics[id as usize].published += 1;
     }
 
-    /// Counts deliveries that were dropped.
-    pub(super) fn count_dropped(&mut self, id: u32, count: u64) {
-        self.topics[id as usize].dropped += count;
+    /// Counts a delivery that was dropped, unless the topic has ended since.
+    pub(super) fn count_dropped(&mut self, topic: TopicRef) {
+        if let Some(found) = self.topics.get_mut(topic.id as usize).filter(|found| found.serial == topic.serial) {
+            found.dropped += 1;
+        }
     }
 
     /// The topic's name as it is shared, if anybody is subscribed to it.
@@ -271,7 +277,7 @@ impl Topics {
 
 impl Topic {
     fn stats(&self) -> TopicStats<'_> {
-        let Self { name, subscribers, published, dropped } = self;
+        let Self { name, subscribers, published, dropped, .. } = self;
         TopicStats { name, subscribers: subscribers.len(), published: *published, dropped: *dropped }
     }
 }
@@ -333,9 +339,17 @@ mod tests {
 
         /// Each session that is subscribed to something that matches gets it once, by the first list it stands in.
         fn check_publish(&self, topic: &str) {
-            let (mut ids, mut receivers) = (vec![77], vec![(Key::new(9, 9), 9)]);
+            let (mut ids, mut receivers) = (vec![77], Vec::new());
             self.topics.matching(topic, &mut ids);
-            self.topics.collect_receivers(&ids, &mut receivers);
+            for (rank, id) in ids.iter().enumerate() {
+                for Subscriber { session, .. } in self.topics.subscribers_of(*id) {
+                    let list = &self.lists[session.index()];
+                    if !list.iter().any(|subscription| subscription.is_to_any(&ids[..rank])) {
+                        receivers.push((*session, *id));
+                    }
+                }
+            }
+            receivers.sort_unstable_by_key(|(session, _)| session.index());
             let name_of = |id: u32| self.topics.topics[id as usize].name.as_ref();
             let matches = |name: &str| name == topic || has_wildcard(name) && matches_by_definition(name, topic);
             let matching: Vec<_> = self.expected.iter().filter(|(name, _)| matches(name)).collect();
@@ -353,7 +367,7 @@ mod tests {
         }
 
         fn assert_empty(&self) {
-            let Topics { by_name, patterns, topics } = &self.topics;
+            let Topics { by_name, patterns, topics, .. } = &self.topics;
             assert_eq!((by_name.capacity(), topics.capacity(), patterns.is_empty()), (0, 0, true));
         }
     }
@@ -430,7 +444,12 @@ mod tests {
             for id in &ids {
                 world.topics.count_published(*id);
                 world.topics.count_published(*id);
-                world.topics.count_dropped(*id, 3);
+                let reference = world.topics.reference(*id);
+                (0..3).for_each(|_| world.topics.count_dropped(reference));
+                assert!(world.topics.name_of(reference).is_some());
+                let ended = TopicRef { serial: reference.serial.wrapping_sub(9), ..reference };
+                world.topics.count_dropped(ended);
+                assert_eq!(world.topics.name_of(ended), None);
             }
             world.topics.matching("a/c", &mut ids);
             world.topics.count_published(ids[0]);
@@ -452,7 +471,7 @@ mod tests {
         Vacant(usize),
         Occupied(Topic),
     }
-    const _: () = assert!(size_of::<Slot>() == 56);
+    const _: () = assert!(size_of::<Slot>() == 64);
 
     const COUNT: usize = 100_000;
 

@@ -1,6 +1,6 @@
 //! Timeouts: each comes, none comes early, and what keeps a session alive does.
 
-use crate::support::{DEADLINE, Ended, Received, TICK, TestServer, eventually, upgrade_with};
+use crate::support::{Client, DEADLINE, Ended, Received, TICK, TestServer, eventually, upgrade_with};
 use ringwave::CloseCause;
 use std::time::{Duration, Instant};
 
@@ -122,6 +122,15 @@ fn messages_keep_a_session_from_being_idle() {
     }
 }
 
+/// The next thing is a ping; what it carries is the engine's business.
+#[track_caller]
+fn pinged(client: &mut Client) -> Vec<u8> {
+    match client.next() {
+        Received::Ping(payload) => payload,
+        other => panic!("a ping was expected, not {other:?}"),
+    }
+}
+
 #[test]
 fn a_silent_peer_is_pinged_and_stays_while_it_answers() {
     let (server, events) = TestServer::desk(|config| {
@@ -131,15 +140,15 @@ fn a_silent_peer_is_pinged_and_stays_while_it_answers() {
     let start = Instant::now();
     let mut client = server.client("/echo?pinged");
     for _ in 0..5 {
-        assert_eq!(client.next(), Received::Ping(Vec::new()));
-        client.put_pong(b"").flush();
+        let ping = pinged(&mut client);
+        client.put_pong(&ping).flush();
     }
-    assert_passed(start, 5 * SHORT / 4);
+    assert_passed(start, 5 * SHORT / 4 * 9 / 10);
     assert!(start.elapsed() < DEADLINE, "an answered ping is not waited for until its deadline");
     // Whatever comes is an answer: it need not be a pong.
-    assert_eq!(client.next(), Received::Ping(Vec::new()));
+    pinged(&mut client);
     client.echo("I am here");
-    assert_eq!(client.next(), Received::Ping(Vec::new()));
+    pinged(&mut client);
     drop((client, server));
     assert_eq!(events.opened().0, "pinged");
 }
@@ -152,10 +161,11 @@ fn a_peer_that_answers_no_ping_is_ended() {
     });
     let start = Instant::now();
     let mut client = server.client("/echo?deaf");
-    assert_eq!(client.next(), Received::Ping(Vec::new()));
-    assert_passed(start, SHORT);
-    assert_eq!(client.next(), Received::End(Ended::Orderly), "one ping, and nothing after it");
-    assert_passed(start, 2 * SHORT);
+    pinged(&mut client);
+    assert_passed(start, SHORT * 9 / 10);
+    // Whatever the system still had for such a peer is dropped.
+    assert_eq!(client.next(), Received::End(Ended::Reset), "one ping, and nothing after it");
+    assert_passed(start, SHORT + SHORT * 9 / 10);
     assert_eq!(events.closed(), ("deaf".to_owned(), CloseCause::PongTimeout));
 }
 

@@ -111,7 +111,7 @@ fn options_out_of_range_are_refused_by_name() {
         ("head_bytes_max", |config| config.settings.limits.head_bytes_max = 1),
         ("message_bytes_max", |config| config.settings.limits.message_bytes_max = 0),
         ("frame_bytes_max", |config| config.settings.limits.frame_bytes_max = 0),
-        ("high_water_bytes", |config| config.settings.high_water_bytes = usize::MAX),
+        ("session.high_water_bytes", |config| config.settings.session.high_water_bytes = usize::MAX),
     ];
     for (name, change) in table {
         let mut config = local_config();

@@ -65,8 +65,8 @@ fn a_client_that_sends_without_reading_is_paused_and_loses_nothing() {
     let gauge = queued_max.clone();
     let server = TestServer::start(
         |config| {
-            config.settings.high_water_bytes = HIGH;
-            config.settings.low_water_bytes = HIGH / 4;
+            config.settings.session.high_water_bytes = HIGH;
+            config.settings.session.low_water_bytes = HIGH / 4;
             config.receive_buffers = 64;
         },
         move |_| Gauge { queued_max: gauge.clone() },
@@ -105,8 +105,8 @@ fn a_client_that_asks_without_reading_is_paused_and_loses_nothing() {
     const REQUESTS: usize = 8_000;
     let server = TestServer::start(
         |config| {
-            config.settings.high_water_bytes = HIGH;
-            config.settings.low_water_bytes = HIGH / 4;
+            config.settings.session.high_water_bytes = HIGH;
+            config.settings.session.low_water_bytes = HIGH / 4;
             config.settings.handshake_timeout = DEADLINE;
             config.receive_buffers = 16;
         },
@@ -137,9 +137,9 @@ fn a_client_that_asks_without_reading_is_paused_and_loses_nothing() {
 fn more_answers_than_may_be_queued_end_the_connection_in_order() {
     let server = TestServer::start(
         |config| {
-            config.settings.send_queue_bytes_max = 64 * KIB;
-            config.settings.high_water_bytes = 64 * KIB;
-            config.settings.low_water_bytes = 0;
+            config.settings.session.queue_bytes_max = 64 * KIB;
+            config.settings.session.high_water_bytes = 64 * KIB;
+            config.settings.session.low_water_bytes = 0;
             config.receive_buffer_bytes = 64 * KIB as u32;
         },
         |_| Gauge { queued_max: Arc::default() },
@@ -166,9 +166,9 @@ fn more_answers_than_may_be_queued_end_the_connection_in_order() {
 fn a_slow_consumer_is_ended_and_the_others_get_everything() {
     const BYTES: usize = 64 * KIB;
     let (server, events) = TestServer::desk(|config| {
-        config.settings.send_queue_bytes_max = MIB;
-        config.settings.high_water_bytes = 256 * KIB;
-        config.settings.low_water_bytes = 64 * KIB;
+        config.settings.session.queue_bytes_max = MIB;
+        config.settings.session.high_water_bytes = 256 * KIB;
+        config.settings.session.low_water_bytes = 64 * KIB;
     });
     let mut slow = server.client("/desk?slow");
     SockRef::from(&slow.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
@@ -212,9 +212,9 @@ fn a_slow_consumer_is_ended_and_the_others_get_everything() {
 #[test]
 fn one_message_may_be_longer_than_the_queue() {
     let (server, _events) = TestServer::desk(|config| {
-        config.settings.send_queue_bytes_max = 10_000;
-        config.settings.high_water_bytes = 10_000;
-        config.settings.low_water_bytes = 0;
+        config.settings.session.queue_bytes_max = 10_000;
+        config.settings.session.high_water_bytes = 10_000;
+        config.settings.session.low_water_bytes = 0;
     });
     let mut client = server.client("/echo");
     for _ in 0..3 {
@@ -226,8 +226,8 @@ fn one_message_may_be_longer_than_the_queue() {
 #[test]
 fn a_flood_of_pings_is_paused_too() {
     let (server, _events) = TestServer::desk(|config| {
-        config.settings.high_water_bytes = 64 * KIB;
-        config.settings.low_water_bytes = 16 * KIB;
+        config.settings.session.high_water_bytes = 64 * KIB;
+        config.settings.session.low_water_bytes = 16 * KIB;
         config.receive_buffers = 64;
     });
     let mut client = server.client("/echo");

@@ -52,8 +52,8 @@ fn a_long_answer_to_a_steady_reader_arrives_whole() {
 #[test]
 fn a_peer_that_takes_nothing_is_ended() {
     let (server, events) = TestServer::desk(|config| {
-        config.settings.high_water_bytes = 64 * KIB;
-        config.settings.low_water_bytes = 16 * KIB;
+        config.settings.session.high_water_bytes = 64 * KIB;
+        config.settings.session.low_water_bytes = 16 * KIB;
         config.settings.stall_timeout = Duration::from_millis(500);
     });
     let mut client = server.client("/echo?stalled");

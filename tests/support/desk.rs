@@ -10,7 +10,8 @@
 
 use super::DEADLINE;
 use ringwave::{
-    CloseCause, CloseCode, Context, Handler, Message, Request, Response, Session, SessionKey, Upgrade, UpgradeRequest,
+    CloseCause, CloseCode, Context, Ended, Handler, Message, Request, Response, Session, SessionKey, Upgrade,
+    UpgradeRequest,
 };
 use std::sync::mpsc::{Receiver, Sender, channel};
 
@@ -117,8 +118,8 @@ impl Desk {
             "unsubscribe" => session.unsubscribe(word).to_string(),
             "subscribed" => session.subscribed(word).to_string(),
             "count" => session.subscriber_count(word).to_string(),
-            "publish" => format!("{} took it", session.publish(word, rest)),
-            "publish_except_self" => format!("{} took it", session.publish_except_self(word, rest)),
+            "publish" => format!("{} took it", session.publish(word, rest).taken),
+            "publish_except_self" => format!("{} took it", session.publish_except_self(word, rest).taken),
             "send" => {
                 session.send(rest);
                 return;
@@ -181,8 +182,8 @@ impl Handler for Desk {
         self.report(Event::Pong(session.data().name.clone()));
     }
 
-    fn on_close(&mut self, _: &mut Context<'_, Seat>, seat: Seat, cause: &CloseCause) {
-        self.report(Event::Close(seat.name, cause.clone()));
+    fn on_close(&mut self, _: &mut Context<'_, Seat>, seat: Seat, ended: &Ended) {
+        self.report(Event::Close(seat.name, ended.cause.clone()));
     }
 
     fn on_request(&mut self, _: &mut Context<'_, Seat>, request: &Request<'_>) -> Response {

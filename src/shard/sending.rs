@@ -1,0 +1,372 @@
+//! What becomes of messages: they leave, wait, or are let go of by a session's policy; each that is dropped is counted.
+
+use super::closing::CloseCause;
+use super::core::{Core, SendOutcome};
+use super::mailbox::{Post, SessionKey};
+use super::options::{Policy, SessionOptions};
+use super::queue::{DroppedMessage, Tag};
+use super::session::{Flags, Stage};
+use super::stats::DropReason;
+use crate::base::key::Key;
+use crate::protocol::message::{Message, MessageKind, Prepared};
+use bytes::Bytes;
+use std::hash::BuildHasher;
+
+/// Whose message it is: a session of this shard or another, or another thread's.
+pub(super) type Origin = Option<SessionKey>;
+
+/// A message on its way to one session.
+pub(super) struct Outgoing<'a> {
+    pub(super) frame: &'a Bytes,
+    /// Not shared with other sessions, and not counted otherwise.
+    pub(super) own: bool,
+    pub(super) tag: Tag,
+}
+
+impl<T> Core<T> {
+    /// Sends a message to one session.
+    #[inline]
+    pub(super) fn send(&mut self, key: Key, message: Message<'_>, slot: u64, origin: Origin) -> SendOutcome {
+        if let Some(frame) = self.lent.as_ref().filter(|lent| lent.is_of(message)).map(|lent| lent.frame().clone()) {
+            return self.send_frame(key, &Outgoing::of_one(&frame, slot), origin);
+        }
+        match self.readiness(key) {
+            Readiness::Closed => SendOutcome::Closed,
+            Readiness::Open => {
+                if self.is_short_of_memory() {
+                    return self.refuse(key, &own_tag(slot), DropReason::Memory);
+                }
+                self.change_queue(key, |queue, encoder, batches| {
+                    let written =
+                        queue.write(batches, |batch| batch.append(|out| encoder.encode_message((), message, out)));
+                    debug_assert!(written.is_ok(), "its readiness was asked");
+                });
+                self.count_taken(key);
+                SendOutcome::Sent
+            }
+            Readiness::Waits => {
+                let frame = Prepared::new(message);
+                self.let_wait(key, &Outgoing::of_one(frame.frame(), slot), origin)
+            }
+        }
+    }
+
+    /// Sends a message that is encoded already.
+    #[inline]
+    pub(super) fn send_frame(&mut self, key: Key, message: &Outgoing<'_>, origin: Origin) -> SendOutcome {
+        match self.readiness(key) {
+            Readiness::Closed => SendOutcome::Closed,
+            Readiness::Open => {
+                if self.is_short_of_memory() {
+                    return self.refuse(key, &message.tag, DropReason::Memory);
+                }
+                self.change_queue(key, |queue, _, batches| queue.write_shared(batches, message.frame, message.own));
+                self.count_taken(key);
+                SendOutcome::Sent
+            }
+            Readiness::Waits => self.let_wait(key, message, origin),
+        }
+    }
+
+    #[inline]
+    fn readiness(&self, key: Key) -> Readiness {
+        match self.sessions.get(key) {
+            Some(state) if state.stage == Stage::Open => match &state.queue {
+                Some(queue) if !queue.is_open() => Readiness::Waits,
+                _ => Readiness::Open,
+            },
+            _ => Readiness::Closed,
+        }
+    }
+
+    #[inline]
+    fn count_taken(&mut self, key: Key) {
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.last_message = self.now;
+        }
+        self.counters().messages_sent.add(1);
+    }
+
+    /// A message for a session that is being sent to already.
+    fn let_wait(&mut self, key: Key, message: &Outgoing<'_>, origin: Origin) -> SendOutcome {
+        let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
+        let options = *self.options.get(state.options);
+        let bytes = message.frame.len();
+        if options.policy == Policy::Conflate && message.tag.slot != 0 {
+            let replaced = self.change_queue(key, |queue, _, _| queue.replace(message.frame, message.tag, message.own));
+            if let Some(Some(old)) = replaced {
+                self.note_dropped(key, old.topic.is_some(), old, DropReason::Conflated);
+                // It may be longer than the one before.
+                self.drop_old(key, options.queue_bytes_max);
+                self.count_taken(key);
+                return SendOutcome::Queued;
+            }
+        }
+        if !self.fits(key, bytes, &options) {
+            match options.policy {
+                Policy::Close | Policy::PauseProducer => {
+                    self.doom(key, CloseCause::SlowConsumer);
+                    return self.refuse(key, &message.tag, DropReason::Close);
+                }
+                Policy::DropNew => return self.refuse(key, &message.tag, DropReason::New),
+                Policy::DropOld | Policy::Conflate => {
+                    self.drop_old(key, options.queue_bytes_max.saturating_sub(bytes));
+                    if !self.fits(key, bytes, &options) {
+                        return self.refuse(key, &message.tag, DropReason::New);
+                    }
+                }
+            }
+        }
+        if self.is_short_of_memory() {
+            if options.pauses_when_high() {
+                // It was promised every message, or its end.
+                self.doom(key, CloseCause::OutOfMemory);
+            }
+            return self.refuse(key, &message.tag, DropReason::Memory);
+        }
+        self.change_queue(key, |queue, _, _| queue.push(message.frame, message.tag, message.own));
+        self.count_taken(key);
+        if let Some(state) = self.sessions.get_mut(key)
+            && !state.flags.set(Flags::SLOW, true)
+        {
+            self.slow.push(key);
+        }
+        self.look_at_high_water(key, &options, &message.tag, origin);
+        SendOutcome::Queued
+    }
+
+    /// An empty queue takes any message: a limit must not make a legal one unsendable.
+    fn fits(&self, key: Key, bytes: usize, options: &SessionOptions) -> bool {
+        let queue = self.sessions.get(key).and_then(|state| state.queue.as_ref());
+        queue.is_none_or(|queue| !queue.has_waiting() || queue.waiting_bytes() + bytes <= options.queue_bytes_max)
+    }
+
+    /// Drops the oldest messages that wait until at most `bytes` do.
+    fn drop_old(&mut self, key: Key, bytes: usize) {
+        while let Some(Some(old)) =
+            self.change_queue(key, |queue, _, _| if queue.waiting_bytes() > bytes { queue.drop_oldest() } else { None })
+        {
+            self.note_dropped(key, old.topic.is_some(), old, DropReason::Old);
+        }
+    }
+
+    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, tag: &Tag, origin: Origin) {
+        let Some(state) = self.sessions.get_mut(key) else { return };
+        if state.buffered_bytes() < options.high_water_bytes {
+            return;
+        }
+        if !state.flags.set(Flags::HIGH, true) {
+            self.reading.push(key);
+        }
+        if options.policy == Policy::PauseProducer {
+            self.hold_up(key, tag, origin);
+        }
+    }
+
+    // Producers
+
+    /// Whoever fills this session's queue is to pause.
+    fn hold_up(&mut self, consumer: Key, tag: &Tag, origin: Origin) {
+        match origin {
+            // Its own queue holds a session back by itself.
+            Some(producer) if producer == self.global(consumer) => {}
+            Some(producer) => {
+                if self.producers.hold_up(consumer, producer) {
+                    self.counters().producers_paused.add(1);
+                    match self.local(producer) {
+                        Some(key) => self.hold_producer(key),
+                        None => self.post_to(producer, Post::Hold { session: producer.key }),
+                    }
+                }
+            }
+            None => {
+                let name = tag.topic.and_then(|topic| self.topics.name_of(topic));
+                if let Some(topic) = name.and_then(|name| self.producers.hold_up_topic(consumer, &name)) {
+                    self.counters().producers_paused.add(1);
+                    self.mailboxes.of(self.shard).congest(topic);
+                }
+            }
+        }
+    }
+
+    /// A session of this shard is held back for one consumer more.
+    pub(super) fn hold_producer(&mut self, key: Key) {
+        if self.sessions.get(key).is_some() {
+            self.producers.hold(key);
+            self.hold_back(key, Flags::HELD, true);
+        }
+    }
+
+    /// A session of this shard is held back for one consumer fewer.
+    pub(super) fn release_producer(&mut self, key: Key) {
+        if self.producers.release(key) {
+            self.hold_back(key, Flags::HELD, false);
+        }
+    }
+
+    /// A consumer's queue is short again, or the consumer is gone.
+    pub(super) fn let_producers_go(&mut self, consumer: Key) {
+        let Some(held_up) = self.producers.let_go(consumer) else { return };
+        for producer in held_up.sessions {
+            match self.local(producer) {
+                Some(key) => self.release_producer(key),
+                None => self.post_to(producer, Post::Release { session: producer.key }),
+            }
+        }
+        for topic in held_up.topics {
+            self.mailboxes.of(self.shard).relieve(&topic);
+        }
+    }
+
+    // Dropping
+
+    /// Counts a message that was not taken.
+    fn refuse(&mut self, key: Key, tag: &Tag, reason: DropReason) -> SendOutcome {
+        self.note_dropped(key, tag.topic.is_some(), DroppedMessage { topic: tag.topic }, reason);
+        SendOutcome::Dropped
+    }
+
+    fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
+        self.counters().count_dropped(reason, published, 1);
+        if let Some(topic) = dropped.topic {
+            self.topics.count_dropped(topic);
+        }
+        let Some(state) = self.sessions.get_mut(key) else { return };
+        let rare = state.rare_mut();
+        rare.dropped += 1;
+        rare.dropped_untold += 1;
+        if !state.flags.set(Flags::DROPS_UNTOLD, true) {
+            self.drops_untold.push(key);
+        }
+    }
+
+    // Memory
+
+    /// Whether the shard's memory is used up, and stays so after those that need most have been relieved of it.
+    pub(super) fn is_short_of_memory(&mut self) -> bool {
+        if !self.memory.is_used_up() {
+            return false;
+        }
+        if !self.memory.relieved {
+            self.memory.relieved = true;
+            self.relieve_memory();
+        }
+        self.memory.is_used_up()
+    }
+
+    /// Takes from the sessions with the longest queues what their policies let go of, or ends them. Once a turn.
+    fn relieve_memory(&mut self) {
+        let mut by_size: Vec<(usize, Key)> = Vec::new();
+        let sessions = &mut self.sessions;
+        self.slow.retain(|key| {
+            let Some(state) = sessions.get_mut(*key) else { return false };
+            let waiting = state.queue.as_ref().map_or(0, |queue| queue.waiting_bytes());
+            state.flags.set(Flags::SLOW, waiting > 0);
+            if waiting > 0 {
+                by_size.push((waiting, *key));
+            }
+            waiting > 0
+        });
+        by_size.sort_unstable_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
+        for (_, key) in by_size {
+            if self.memory.used() <= self.memory.relieved_at() {
+                return;
+            }
+            let Some(state) = self.sessions.get(key) else { continue };
+            if self.options.get(state.options).pauses_when_high() {
+                self.doom(key, CloseCause::OutOfMemory);
+            }
+            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest()) {
+                self.note_dropped(key, old.topic.is_some(), old, DropReason::Memory);
+            }
+        }
+    }
+
+    // Messages in fragments
+
+    /// Sends a message's first fragment. Messages sent meanwhile wait for its last one.
+    pub(super) fn send_first(&mut self, key: Key, kind: MessageKind, payload: &[u8]) -> SendOutcome {
+        match self.sessions.get(key) {
+            Some(state) if state.stage == Stage::Open && !state.encoder.is_fragmented() => {}
+            _ => return SendOutcome::Closed,
+        }
+        self.send_fragment(key, payload.len(), |queue, encoder, batches| {
+            queue.append_fragment(batches, false, |out| {
+                let written = encoder.encode_first((), kind, payload, out);
+                debug_assert!(written.is_ok(), "no message is under way");
+            });
+        })
+    }
+
+    /// Sends the next fragment, or the last one.
+    pub(super) fn send_next(&mut self, key: Key, payload: &[u8], last: bool) -> SendOutcome {
+        match self.sessions.get(key) {
+            Some(state) if state.stage == Stage::Open && state.encoder.is_fragmented() => {}
+            _ => return SendOutcome::Closed,
+        }
+        let outcome = self.send_fragment(key, payload.len(), |queue, encoder, batches| {
+            queue.append_fragment(batches, last, |out| {
+                let written = encoder.encode_next((), payload, last, out);
+                debug_assert!(written.is_ok(), "a message is under way");
+            });
+        });
+        if last && outcome.is_taken() {
+            self.counters().messages_sent.add(1);
+        }
+        outcome
+    }
+
+    fn send_fragment(
+        &mut self,
+        key: Key,
+        bytes: usize,
+        append: impl FnOnce(
+            &mut super::queue::Queue,
+            &mut crate::protocol::encoder::Encoder<crate::protocol::encoder::Server>,
+            &mut crate::driver::BatchPool,
+        ),
+    ) -> SendOutcome {
+        let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
+        let options = *self.options.get(state.options);
+        // Nothing is lost: the caller offers the same fragment again, when the queue has drained.
+        if !self.fits(key, bytes, &options) || self.is_short_of_memory() {
+            return SendOutcome::Dropped;
+        }
+        let sending = state_is_sending(self.sessions.get(key).and_then(|state| state.queue.as_deref()));
+        self.change_queue(key, append);
+        if let Some(state) = self.sessions.get_mut(key) {
+            state.last_message = self.now;
+        }
+        self.look_at_high_water(key, &options, &Tag::default(), Some(self.global(key)));
+        if sending { SendOutcome::Queued } else { SendOutcome::Sent }
+    }
+
+    /// A number for a message's key, and for its topic if it was published.
+    pub(super) fn slot_of(&self, topic: Option<&str>, key: u64) -> u64 {
+        self.slot_hash.hash_one((topic, key)).max(1)
+    }
+}
+
+fn state_is_sending(queue: Option<&super::queue::Queue>) -> bool {
+    queue.is_some_and(|queue| queue.is_sending() || queue.has_waiting())
+}
+
+impl<'a> Outgoing<'a> {
+    /// A message for one session alone.
+    pub(super) const fn of_one(frame: &'a Bytes, slot: u64) -> Self {
+        Self { frame, own: true, tag: own_tag(slot) }
+    }
+}
+
+const fn own_tag(slot: u64) -> Tag {
+    Tag { slot, topic: None }
+}
+
+/// Whether a session takes a message.
+enum Readiness {
+    /// It leaves at the turn's end.
+    Open,
+    /// It waits.
+    Waits,
+    Closed,
+}
