@@ -59,7 +59,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         core.unsubscribe_all(key);
         core.let_producers_go(key);
         core.producers.forget(key);
-        let Some(state) = core.sessions.get(key) else { return };
+        let Some(state) = core.sessions.get_mut(key) else { return };
+        // Not this session's any more, and perhaps soon others'.
+        core.options.leave(std::mem::take(&mut state.options));
         let since = |time: Tick| Tick::duration(core.now.since(time));
         let rare = state.rare();
         let ended = Ended {
@@ -71,7 +73,6 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             since_sent: since(state.last_sent),
             round_trip: state.round_trip(),
         };
-        core.options.leave(state.options);
         if let Some(peer) = rare.filter(|rare| rare.address_counted).and_then(|rare| rare.peer) {
             core.addresses.leave(peer);
         }

@@ -280,24 +280,27 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let queue = state.queue.as_mut().expect("what is sent stands in a queue");
         let before = queue.charged();
         let sent = queue.sent();
-        let is_empty = queue.is_empty();
+        let is_idle = queue.is_idle();
         self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
-            return self.core.doom(link, CloseCause::PeerGone(error.raw_os_error()));
+            let cause = CloseCause::PeerGone(error.raw_os_error());
+            return match state.stage {
+                Stage::Head | Stage::Open | Stage::Closing => self.core.doom(link, cause),
+                Stage::Doomed => {}
+                Stage::Finishing | Stage::FinishingLong | Stage::Lingering => self.end(link, &cause),
+            };
         }
         state.last_sent = self.core.now;
-        if is_empty {
-            // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our
-            // close) begins now.
-            if state.stage != Stage::Open || state.flags.has(Flags::PINGED) {
-                state.since = self.core.now;
-            }
+        // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our close)
+        // begins now.
+        if is_idle && (state.stage != Stage::Open || state.flags.has(Flags::PINGED)) {
+            state.since = self.core.now;
         }
-        let more = !is_empty || state.stage >= Stage::Finishing;
+        let more = !is_idle || state.stage >= Stage::Finishing;
         if more && !state.flags.set(Flags::DIRTY, true) {
             self.core.dirty.push(link);
         }
-        if is_empty {
+        if is_idle {
             self.core.put_empty_queue(link);
             self.core.arm_timer(link);
         }
@@ -368,11 +371,12 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
 impl<T> Core<T> {
     /// The wait is over. If it took much longer than it was to, the process did not run, and could neither hear nor say
-    /// anything: that time is held against nobody.
+    /// anything: that time is held against nobody. But some of it passes: a shard that is always late must keep its
+    /// deadlines too.
     fn pass_time(&mut self, time: Time, timeout: Option<Duration>) {
         let passed = time - self.time;
         let late = timeout.map_or(Duration::ZERO, |timeout| passed.saturating_sub(timeout));
-        let stalled = if late > STALL_MIN { late } else { Duration::ZERO };
+        let stalled = late.saturating_sub(STALL_MIN);
         if stalled > Duration::ZERO {
             self.counters().stalls.add(1);
         }

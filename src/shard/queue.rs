@@ -122,6 +122,13 @@ impl Queue {
         self.in_flight == 0 && self.next.is_none() && self.waiting.is_empty() && self.control.is_none()
     }
 
+    /// Whether nothing is in flight, and what is queued cannot leave: it waits for the next fragment, which is not the
+    /// peer's fault.
+    pub(super) fn is_idle(&self) -> bool {
+        let stuck = self.waiting.is_empty() || self.fragments_at == Some(0);
+        self.in_flight == 0 && self.next.is_none() && self.control.is_none() && stuck
+    }
+
     /// Whether a message would leave at this turn's end.
     #[inline]
     pub(super) fn is_open(&self) -> bool {

@@ -169,15 +169,15 @@ impl<T> SessionState<T> {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// Whether nothing is queued and nothing in flight.
+    /// Whether nothing is in flight and nothing could be.
     pub(super) fn is_flushed(&self) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
+        self.queue.as_ref().is_none_or(|queue| queue.is_idle())
     }
 
-    /// Whether its bytes are to be received. One that is over is read to its end, whatever held it back before.
+    /// Whether its bytes are to be received. One that closes is read to its end, whatever held it back before.
     pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
-        let high = pauses_when_high && self.flags.has(Flags::HIGH);
-        self.stage > Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
+        let high = (pauses_when_high || self.stage == Stage::Head) && self.flags.has(Flags::HIGH);
+        self.stage >= Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
     }
 
     pub(super) fn rare(&self) -> Option<&Rare> {
