@@ -100,6 +100,9 @@ pub const OUTBOX_POSTS_HIGH: usize = 4096;
 pub const OUTBOX_POSTS_LOW: usize = 1024;
 /// Posts handled in one turn, so that a flood of them does not starve the connections.
 pub const POSTS_PER_TURN_MAX: usize = 4096;
+/// Deliveries that one session's bytes, or the posts of one turn, may cause before others have their turn: some
+/// milliseconds.
+pub const WORK_MAX: u64 = 32_768;
 /// Most shards of a server.
 pub const SHARDS_MAX: usize = 1024;
 

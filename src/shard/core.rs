@@ -55,6 +55,11 @@ pub(super) struct Core<T> {
     pub(super) drops_untold: Vec<Key>,
     /// Sessions whose messages wait, each once, and some whose messages do not wait any more.
     pub(super) slow: Vec<Key>,
+    /// Sessions whose bytes have come and were not all read, each once.
+    pub(super) behind: Vec<Key>,
+    /// Deliveries so far.
+    pub(super) work: u64,
+    pub(super) posts_taken: u64,
     pub(super) memory: Memory,
     pub(super) producers: Producers,
     pub(super) addresses: Addresses,
@@ -95,6 +100,9 @@ impl<T> Core<T> {
             reading: Vec::new(),
             drops_untold: Vec::new(),
             slow: Vec::new(),
+            behind: Vec::new(),
+            work: 0,
+            posts_taken: 0,
             producers: Producers::default(),
             addresses: Addresses::default(),
             handshakes: Bucket::default(),

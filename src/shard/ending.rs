@@ -40,7 +40,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn end(&mut self, key: Key, cause: &CloseCause) {
         self.report_close(key, cause);
         let Some(state) = self.core.sessions.remove(key) else { return };
-        self.core.memory.recharge(state.decoder.held_bytes(), 0);
+        let unread = state.rare().map_or(0, |rare| rare.unread.len());
+        self.core.memory.recharge(state.decoder.held_bytes() + unread, 0);
         if let Some(queue) = state.queue {
             self.core.put_queue(queue);
         }
@@ -123,6 +124,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn on_receive_ended(&mut self, link: Link, error: Option<&io::Error>) {
         let Some(state) = self.core.sessions.get_mut(link) else { return };
         state.flags.set(Flags::PEER_ENDED, true);
+        if state.flags.has(Flags::BEHIND) && error.is_none() {
+            // What came before the end is read first.
+            return;
+        }
         let cause = match state.stage {
             Stage::Closing => CloseCause::Closed,
             _ => CloseCause::PeerGone(error.and_then(io::Error::raw_os_error)),

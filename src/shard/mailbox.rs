@@ -151,12 +151,22 @@ impl Mailbox {
     pub(super) fn fall_asleep(&self) -> bool {
         self.sleeping.store(true, Ordering::SeqCst);
         fence(Ordering::SeqCst);
-        self.posts.is_empty() && !self.has_drain.load(Ordering::SeqCst)
+        self.posts.is_empty() && !self.has_drain()
     }
 
     /// The owner's: it has waited.
     pub(super) fn awake(&self) {
         self.sleeping.store(false, Ordering::SeqCst);
+    }
+
+    /// The owner's: whether it was told to end.
+    pub(super) fn has_drain(&self) -> bool {
+        self.has_drain.load(Ordering::SeqCst)
+    }
+
+    /// The owner's: posts that lie here now.
+    pub(super) fn post_count(&self) -> usize {
+        self.posts.len()
     }
 
     fn tell_drain(&self, drain: &Drain) {
@@ -321,8 +331,7 @@ impl Handle {
 
     /// Whether the server was told to end.
     pub fn is_draining(&self) -> bool {
-        let told = |mailbox: &Mailbox| mailbox.has_drain.load(Ordering::SeqCst);
-        self.mailboxes.0.iter().any(told) || self.stats().draining > 0
+        self.mailboxes.0.iter().any(Mailbox::has_drain) || self.stats().draining > 0
     }
 
     /// What all shards have counted, together.

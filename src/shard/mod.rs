@@ -40,7 +40,7 @@ pub use topic::TopicStats;
 use self::core::Core;
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
-use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN};
+use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, WORK_MAX};
 use crate::driver::{Batch, Completion, Driver, Link, Listener};
 use draining::Draining;
 use mailbox::Post;
@@ -64,6 +64,8 @@ pub struct Shard<D, H: Handler> {
     links: usize,
     /// Once the shard has been told to end.
     draining: Option<Draining>,
+    /// After how many posts the drain begins that it was told of.
+    drain_begins_at: Option<u64>,
     fired: Vec<Key>,
     /// A full mailbox has refused posts: they are tried again soon.
     posts_left: bool,
@@ -89,7 +91,16 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             driver.listen(listener);
         }
         let core = Core::new(number, settings, mailboxes);
-        Self { driver, handler, core, links: 0, draining: None, fired: Vec::new(), posts_left: false }
+        Self {
+            driver,
+            handler,
+            core,
+            links: 0,
+            draining: None,
+            drain_begins_at: None,
+            fired: Vec::new(),
+            posts_left: false,
+        }
     }
 
     /// Turns until it is told to end and all connections are gone, or the deadline has come.
@@ -123,6 +134,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.core.pass_time(time, timeout);
         self.core.counters().turns.add(1);
 
+        // Before what has come since.
+        self.read_on();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
         }
@@ -143,12 +156,13 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.uptime.as_nanos() % Tick::NANOS))
         });
         let retry = self.posts_left.then_some(OUTBOX_RETRY);
-        let untold = (!self.core.drops_untold.is_empty()).then_some(Duration::ZERO);
+        let unfinished = !self.core.drops_untold.is_empty() || !self.core.behind.is_empty();
+        let unfinished = unfinished.then_some(Duration::ZERO);
         let end = self.draining.as_ref().map(|draining| {
             let next = draining.next_farewell().unwrap_or(draining.ends_at);
             next.min(draining.ends_at) - self.core.time
         });
-        [timeout, timer, retry, untold, end].into_iter().flatten().min()
+        [timeout, timer, retry, unfinished, end].into_iter().flatten().min()
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -192,17 +206,34 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     // Mail
 
     fn take_posts(&mut self) {
+        let work_max = self.core.work + WORK_MAX;
         for _ in 0..POSTS_PER_TURN_MAX {
+            self.take_drain();
+            if self.core.work >= work_max {
+                return;
+            }
             match self.core.mailboxes.of(self.core.shard).take() {
-                Some(post) => self.on_post(post),
-                None => return self.take_drain(),
+                Some(post) => {
+                    self.core.posts_taken += 1;
+                    self.on_post(post);
+                }
+                None => break,
             }
         }
     }
 
-    /// After the posts: what was posted before the end is delivered before it.
+    /// After the posts that were there when it was told to end: what was posted before is delivered before.
     fn take_drain(&mut self) {
-        if let Some(drain) = self.core.mailboxes.of(self.core.shard).take_drain() {
+        let mailbox = self.core.mailboxes.of(self.core.shard);
+        if !mailbox.has_drain() {
+            return;
+        }
+        let taken = self.core.posts_taken;
+        let begins_at = *self.drain_begins_at.get_or_insert(taken + mailbox.post_count() as u64);
+        if taken >= begins_at
+            && let Some(drain) = mailbox.take_drain()
+        {
+            self.drain_begins_at = None;
             self.begin_drain(drain);
         }
     }

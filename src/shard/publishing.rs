@@ -157,6 +157,7 @@ impl<T> Core<T> {
         let mut published = Published::default();
         self.topics.count_published(id);
         let tag = Tag { slot: letter.slot, topic: Some(self.topics.reference(id)) };
+        self.work += self.topics.subscribers_of(id).len() as u64;
         // By position: sending changes sessions, never topics.
         for position in 0..self.topics.subscribers_of(id).len() {
             let session = self.topics.subscribers_of(id)[position].session;
@@ -182,6 +183,7 @@ impl<T> Core<T> {
         for (rank, id) in ids.iter().enumerate() {
             self.topics.count_published(*id);
             let tag = Tag { slot: letter.slot, topic: Some(self.topics.reference(*id)) };
+            self.work += self.topics.subscribers_of(*id).len() as u64;
             for position in 0..self.topics.subscribers_of(*id).len() {
                 let session = self.topics.subscribers_of(*id)[position].session;
                 if Some(session) != except && !self.is_subscribed_to_any(session, &ids[..rank]) {

@@ -10,7 +10,7 @@ use super::session::{Flags, SessionState, Stage};
 use super::shielded;
 use crate::base::clock::Tick;
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits, WORK_MAX};
 use crate::driver::{Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event};
@@ -52,12 +52,12 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if let Some(state) = self.core.sessions.get_mut(link) {
             state.last_received = self.core.now;
             let answers_ping = state.stage == Stage::Open && state.flags.set(Flags::PINGED, false);
-            if state.stage <= Stage::Closing {
-                // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
-                let decoder = std::mem::take(&mut state.decoder);
-                if let Some(ending) = self.read_whole(link, &buffer, decoder) {
-                    self.on_ending(link, ending);
-                }
+            if state.flags.has(Flags::BEHIND) {
+                self.core.keep_unread(link, self.driver.bytes(&buffer));
+            } else {
+                let Self { driver, handler, core, .. } = self;
+                let ending = read_some(core, handler, link, driver.bytes(&buffer));
+                self.on_ending(link, ending);
             }
             if answers_ping {
                 // The next ping may be due before the deadline of this one.
@@ -67,91 +67,21 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.driver.recycle(buffer);
     }
 
-    /// Reads a buffer, and accounts for what that brought.
-    fn read_whole(&mut self, link: Link, buffer: &Buffer, mut decoder: Decoder<Server>) -> Option<Ending> {
-        let messages_before = self.core.counters().messages_received.get();
-        let held_before = decoder.held_bytes();
-        let ending = shielded(|| self.read(link, buffer, &mut decoder)).unwrap_or(Some(Ending::Panicked));
-        self.core.lent = None;
-        let held = decoder.held_bytes();
-        self.core.memory.recharge(held_before, held);
-        if let Some(state) = self.core.sessions.get_mut(link) {
-            state.decoder = decoder;
-        }
-        if ending.is_some() {
-            return ending;
-        }
-        if held > held_before && held > HELD_BYTES_SPARED && self.core.is_short_of_memory() {
-            return Some(Ending::OutOfMemory);
-        }
-        let messages = self.core.counters().messages_received.get() - messages_before;
-        self.core.apply_rates(link, buffer.len() as u64, messages)
-    }
-
-    /// Pulls all events out of a buffer.
-    fn read(&mut self, link: Link, buffer: &Buffer, decoder: &mut Decoder<Server>) -> Option<Ending> {
-        let Self { driver, handler, core, .. } = self;
-        let limits = core.limits_of(link);
-        let mut events = decoder.receive(driver.bytes(buffer), &limits);
-        loop {
-            let event = match events.next_event() {
-                Ok(Some(event)) => event,
-                Ok(None) => return None,
-                Err(failure) => return Some(Ending::Failed(failure)),
-            };
-            match event {
-                Event::Message(message) => {
-                    if core.begin_message(link) {
-                        handler.on_message(&mut Session::new(core, link), message);
-                    }
-                }
-                Event::Assembled(message, frame) => {
-                    if core.begin_message(link) {
-                        core.lent = Some(frame.clone());
-                        handler.on_message(&mut Session::new(core, link), message);
-                        core.lent = None;
-                    }
-                }
-                Event::Chunk(chunk) => {
-                    if core.begin_chunk(link, chunk.last) {
-                        handler.on_chunk(&mut Session::new(core, link), chunk);
-                    }
-                }
-                Event::Ping(payload) => {
-                    if core.answer_ping(link, payload) {
-                        handler.on_ping(&mut Session::new(core, link), payload);
-                    }
-                }
-                Event::Pong(payload) => {
-                    if core.is_open(link) {
-                        core.measure_round_trip(link, payload);
-                        handler.on_pong(&mut Session::new(core, link), payload);
-                    }
-                }
-                Event::Close(close) => return Some(Ending::Closed(core.on_close_frame(link, close))),
-                Event::Request(request) => match on_request(core, handler, link, &request) {
-                    Next::Frames => {
-                        events.accept_upgrade();
-                        // What stands behind the request is read as the session's options say.
-                        events.deliver(core.limits_of(link).delivery);
-                        handler.on_open(&mut Session::new(core, link));
-                    }
-                    Next::Request => events.accept_next_request(),
-                    Next::End => {
-                        events.end();
-                        return Some(Ending::Answered);
-                    }
-                },
-                Event::ContinueExpected => {
-                    // RFC 9110 §10.1.1: the body is welcome.
-                    core.append(link, |_, out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
-                }
-                Event::Upgraded(_) => unreachable!("a server receives no response"),
+    /// Reads on where the last turn left off.
+    pub(super) fn read_on(&mut self) {
+        for link in std::mem::take(&mut self.core.behind) {
+            let Some(mut unread) = self.core.take_unread(link) else { continue };
+            let ending = read_some(&mut self.core, &mut self.handler, link, &mut unread);
+            self.on_ending(link, ending);
+            let state = self.core.sessions.get(link);
+            if state.is_some_and(|state| state.flags.has(Flags::PEER_ENDED) && !state.flags.has(Flags::BEHIND)) {
+                self.on_receive_ended(link, None);
             }
         }
     }
 
-    fn on_ending(&mut self, link: Link, ending: Ending) {
+    fn on_ending(&mut self, link: Link, ending: Option<Ending>) {
+        let Some(ending) = ending else { return };
         match ending {
             Ending::Closed(cause) => self.finish(link, Stage::Finishing, &cause),
             Ending::Answered => self.finish(link, Stage::FinishingLong, &CloseCause::Closed),
@@ -175,6 +105,117 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             }
         }
     }
+}
+
+/// Reads bytes as far as they may cause work, keeps the rest, and accounts for what was read.
+fn read_some<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Link, bytes: &mut [u8]) -> Option<Ending> {
+    let state = core.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
+    // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
+    let mut decoder = std::mem::take(&mut state.decoder);
+    let messages_before = core.counters().messages_received.get();
+    let held_before = decoder.held_bytes();
+    let length = bytes.len();
+    let (ending, read) = match shielded(|| read(core, handler, link, bytes, &mut decoder)) {
+        Some(Read::All) => (None, length),
+        Some(Read::Until(read)) => (None, read),
+        Some(Read::End(ending)) => (Some(ending), length),
+        None => (Some(Ending::Panicked), length),
+    };
+    core.lent = None;
+    let held = decoder.held_bytes();
+    core.memory.recharge(held_before, held);
+    if let Some(state) = core.sessions.get_mut(link) {
+        state.decoder = decoder;
+    }
+    if ending.is_some() {
+        return ending;
+    }
+    if read < length {
+        core.keep_unread(link, &bytes[read..]);
+    }
+    if held > held_before && held > HELD_BYTES_SPARED && core.is_short_of_memory() {
+        return Some(Ending::OutOfMemory);
+    }
+    let messages = core.counters().messages_received.get() - messages_before;
+    core.apply_rates(link, read as u64, messages)
+}
+
+/// How far bytes were read.
+enum Read {
+    All,
+    /// So many of them; the rest would be too much work for this turn.
+    Until(usize),
+    End(Ending),
+}
+
+/// Pulls events out of bytes.
+fn read<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    bytes: &mut [u8],
+    decoder: &mut Decoder<Server>,
+) -> Read {
+    let (limits, length) = (core.limits_of(link), bytes.len());
+    let work_max = core.work + WORK_MAX;
+    let mut events = decoder.receive(bytes, &limits);
+    while core.work < work_max {
+        let event = match events.next_event() {
+            Ok(Some(event)) => event,
+            Ok(None) => return Read::All,
+            Err(failure) => return Read::End(Ending::Failed(failure)),
+        };
+        match event {
+            Event::Message(message) => {
+                if core.begin_message(link) {
+                    handler.on_message(&mut Session::new(core, link), message);
+                }
+            }
+            Event::Assembled(message, frame) => {
+                if core.begin_message(link) {
+                    core.lent = Some(frame.clone());
+                    handler.on_message(&mut Session::new(core, link), message);
+                    core.lent = None;
+                }
+            }
+            Event::Chunk(chunk) => {
+                if core.begin_chunk(link, chunk.last) {
+                    handler.on_chunk(&mut Session::new(core, link), chunk);
+                }
+            }
+            Event::Ping(payload) => {
+                if core.answer_ping(link, payload) {
+                    handler.on_ping(&mut Session::new(core, link), payload);
+                }
+            }
+            Event::Pong(payload) => {
+                if core.is_open(link) {
+                    core.measure_round_trip(link, payload);
+                    handler.on_pong(&mut Session::new(core, link), payload);
+                }
+            }
+            Event::Close(close) => return Read::End(Ending::Closed(core.on_close_frame(link, close))),
+            Event::Request(request) => match on_request(core, handler, link, &request) {
+                Next::Frames => {
+                    events.accept_upgrade();
+                    // What stands behind the request is read as the session's options say.
+                    events.deliver(core.limits_of(link).delivery);
+                    handler.on_open(&mut Session::new(core, link));
+                }
+                Next::Request => events.accept_next_request(),
+                Next::End => {
+                    events.end();
+                    return Read::End(Ending::Answered);
+                }
+            },
+            Event::ContinueExpected => {
+                // RFC 9110 §10.1.1: the body is welcome.
+                core.append(link, |_, out| out.extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n"));
+            }
+            Event::Upgraded(_) => unreachable!("a server receives no response"),
+        }
+    }
+    Read::Until(length - events.unread())
 }
 
 /// Answers a request: opens the WebSocket, or sends a response.
@@ -282,6 +323,26 @@ impl<T> Core<T> {
         self.counters().opened.add(1);
         self.counters().sessions.set(self.open_count as u64);
         self.arm_timer(key);
+    }
+
+    // Bytes that wait for the next turn
+
+    /// Keeps bytes for the next turn; until they are read nothing more is received.
+    fn keep_unread(&mut self, key: Key, bytes: &[u8]) {
+        let Some(state) = self.sessions.get_mut(key) else { return };
+        state.rare_mut().unread.extend_from_slice(bytes);
+        self.memory.recharge(0, bytes.len());
+        if !state.flags.has(Flags::BEHIND) {
+            self.hold_back(key, Flags::BEHIND, true);
+            self.behind.push(key);
+        }
+    }
+
+    fn take_unread(&mut self, key: Key) -> Option<Vec<u8>> {
+        let unread = std::mem::take(&mut self.sessions.get_mut(key)?.rare_mut().unread);
+        self.memory.recharge(unread.len(), 0);
+        self.hold_back(key, Flags::BEHIND, false);
+        Some(unread)
     }
 
     // Messages

@@ -62,8 +62,11 @@ impl Flags {
     /// Held back because other shards are behind with what it publishes.
     pub(super) const AHEAD: u16 = 1 << 12;
 
+    /// What came has caused so much work that the rest waits in `Rare::unread`.
+    pub(super) const BEHIND: u16 = 1 << 13;
+
     /// Any of these, and nothing is received.
-    const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD;
+    const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD | Self::BEHIND;
 
     pub(super) const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -135,6 +138,8 @@ pub(super) struct Rare {
     pub(super) opened_at: Tick,
     /// The code that the application closed with.
     pub(super) close_code: Option<CloseCode>,
+    /// Bytes that came and wait for the next turn.
+    pub(super) unread: Vec<u8>,
     /// Whether this session is counted for its peer's address.
     pub(super) address_counted: bool,
 }

@@ -243,3 +243,67 @@ fn a_flood_of_pings_is_paused_too() {
     assert!(queued <= 64 * KIB + 3 * 64 * 4_096 + (bytes_received as usize / 131) * 4, "{queued} bytes queued");
     server.client("/echo").echo("not paused");
 }
+
+/// One read may hold requests for millions of deliveries: the others have their turn in between, and nothing is lost.
+#[test]
+fn a_read_that_asks_for_too_much_work_is_read_in_turns() {
+    const TOPICS: usize = 40;
+    const LISTENERS: usize = 20;
+    const MESSAGES: usize = 250;
+    let server = TestServer::start(
+        |config| config.receive_buffer_bytes = 64 * KIB as u32,
+        |_| Loudspeaker { topics: (0..TOPICS).map(|number| number.to_string()).collect() },
+    );
+    let mut listeners: Vec<_> = (0..LISTENERS).map(|_| server.client("/listen")).collect();
+    let mut other = server.client("/");
+    let mut speaker = server.client("/");
+    for number in 0..MESSAGES {
+        speaker.put(&format!("{number}"));
+    }
+    let messages_before = server.handle().stats().messages_received;
+    speaker.flush();
+    other.send("x");
+    // It hears itself before the speaker has said all.
+    assert_eq!(other.next(), Received::Binary(b"x".to_vec()));
+    let said = server.handle().stats().messages_received - messages_before;
+    assert!(said < MESSAGES as u64, "all {said} messages were read at once");
+    speaker.put_close(Some((1000, ""))).flush();
+    for listener in &mut listeners {
+        for number in 0..MESSAGES {
+            for _ in 0..TOPICS {
+                assert_eq!(listener.text(), number.to_string());
+            }
+        }
+    }
+    while speaker.next() != Received::close(1000, "") {}
+}
+
+/// Publishes each text to all topics; answers a text of one `x` with its bytes.
+struct Loudspeaker {
+    topics: Vec<String>,
+}
+
+impl Handler for Loudspeaker {
+    type Data = bool;
+
+    fn on_upgrade(&mut self, _: &mut Context<'_, bool>, request: &UpgradeRequest<'_>) -> Upgrade<bool> {
+        Upgrade::accept(request.path() == "/listen")
+    }
+
+    fn on_open(&mut self, session: &mut Session<'_, bool>) {
+        let topics = if *session.data() { &self.topics[..] } else { &[] };
+        for topic in topics {
+            session.subscribe(topic).expect("a sound name");
+        }
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_, bool>, message: Message<'_>) {
+        if message.as_bytes() == b"x" {
+            session.send(message.as_bytes());
+            return;
+        }
+        for topic in &self.topics {
+            session.publish(topic, message);
+        }
+    }
+}
