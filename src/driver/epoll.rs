@@ -199,10 +199,7 @@ impl Epoll {
         };
         match added {
             Ok(()) => accepting.watched = Some(interest),
-            Err(error) => {
-                let failed = self.accept_failed(error);
-                self.ended.push_back(failed);
-            }
+            Err(error) => self.accept_failed(error),
         }
     }
 
@@ -210,38 +207,32 @@ impl Epoll {
     /// words begins with the turn's time.
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let Some(completion) = self.accept() else { return };
-            self.ended.push_back(completion);
+            let accepting = self.listener.as_ref().filter(|accepting| accepting.rests_until.is_none());
+            let Some(accepting) = accepting.filter(|_| self.links.has_room()) else { return };
+            let accepted = poller::accept(&accepting.listener);
+            // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
+            let opened = accepted.and_then(|(socket, peer)| {
+                let link = self.open(socket, Outgoing::Nothing, Interest::Read)?;
+                Ok(Completion::Accepted { link, peer })
+            });
+            match opened {
+                Ok(accepted) => self.ended.push_back(accepted),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The connection was gone before we took it (accept(2)): the next one may be sound.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR)) => {
+                }
+                Err(error) => return self.accept_failed(error),
+            }
         }
     }
 
-    fn accept(&mut self) -> Option<Completion> {
-        let accepting = self.listener.as_ref().filter(|accepting| accepting.rests_until.is_none())?;
-        if !self.links.has_room() {
-            return None;
-        }
-        let accepted = poller::accept(&accepting.listener);
-        // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
-        let opened = accepted.and_then(|(socket, peer)| {
-            let link = self.open(socket, Outgoing::Nothing, Interest::Read)?;
-            Ok(Completion::Accepted { link, peer })
-        });
-        match opened {
-            Ok(accepted) => Some(accepted),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) => Some(self.accept_failed(error)),
-        }
-    }
-
-    fn accept_failed(&mut self, error: io::Error) -> Completion {
-        // The connection was gone before we took it (accept(2)): the next one may be sound.
-        let passes = matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR));
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+    fn accept_failed(&mut self, error: io::Error) {
         let until = self.clock() + ACCEPT_REST;
-        if let Some(accepting) = self.listener.as_mut().filter(|_| !passes) {
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+        if let Some(accepting) = &mut self.listener {
             accepting.rests_until = Some(until);
         }
-        Completion::AcceptFailed { error }
+        self.ended.push_back(Completion::AcceptFailed { error });
     }
 
     /// What is left of the rest after a refused accept.
@@ -448,6 +439,11 @@ impl Driver for Epoll {
     fn close(&mut self, link: Link) {
         // With its state the socket is dropped, which closes it and ends what epoll watches.
         let Some(state) = self.links.close(link) else { return };
+        if let Some(accepting) = &mut self.listener {
+            // A descriptor is free again: what was refused for want of one may succeed. Were the rest kept, each of
+            // those who are gone when they are accepted at last would cost the next one a whole rest.
+            accepting.rests_until = None;
+        }
         if let Some(batch) = state.sending {
             let error = Some(io::Error::from_raw_os_error(libc::ECANCELED));
             self.ended.push_back(Completion::Sent { link, batch, error });

@@ -72,7 +72,8 @@ pub enum Completion {
         /// IPv4 peer of an IPv6 listener has its IPv4 address.
         peer: Option<SocketAddr>,
     },
-    /// The system refused an accept (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and goes on by itself.
+    /// The system refused an accept, or room for more of them (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and
+    /// goes on by itself. What concerns one connection alone is not told.
     AcceptFailed {
         /// What the system said.
         error: io::Error,
