@@ -54,7 +54,7 @@ pub const LINKS_MAX: usize = 1 << 27;
 pub const LISTEN_BACKLOG: i32 = 4096;
 /// Parts of one submission: what the kernel takes without allocating for the vector (UIO_FASTIOV is 8; 16 measured best).
 pub const SEND_PARTS_MAX: usize = 16;
-/// Bytes of one submission. When they have left, the rest follows: so a slow peer's progress is seen.
+/// Bytes of one submission, and of the progress that is told at once: so a slow peer that takes them is seen to.
 pub const SEND_BYTES_MAX: usize = 256 * KIB;
 /// A shared part smaller than this is copied beside its neighbours rather than referenced: a copy is cheaper than a part.
 pub const SEND_SHARED_BYTES_MIN: usize = 2 * KIB;

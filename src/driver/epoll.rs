@@ -21,7 +21,7 @@ use super::socket::Listener;
 use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
-use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_BYTES_MAX, SEND_PARTS_MAX};
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_PARTS_MAX};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read};
@@ -307,9 +307,8 @@ impl Epoll {
         let sent = send_part(&state.socket, batch);
         let remaining = batch.len();
         let ended = match sent {
-            Ok(false) => None,
-            Ok(true) if remaining > 0 => Some(Completion::SentPart { link, remaining }),
-            Ok(true) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
+            Ok(()) if remaining > 0 => batch.take_progress().then_some(Completion::SentPart { link, remaining }),
+            Ok(()) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
             Err(error) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: Some(error) }),
         };
         self.ended.extend(ended);
@@ -350,20 +349,17 @@ impl Epoll {
     }
 }
 
-/// Sends a part of a batch: all of it, or what is beyond the last multiple of [`SEND_BYTES_MAX`]. Answers whether that
-/// has left; if not, the socket takes no more for now.
-fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<bool> {
-    let remaining = batch.len().saturating_sub(1) / SEND_BYTES_MAX * SEND_BYTES_MAX;
-    while batch.len() > remaining {
-        let room = batch.len() - remaining;
-        match send_once(socket, batch, room) {
+/// Sends a part of a batch: all of it, as much as the loop is told of at once, or what the socket takes for now.
+fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<()> {
+    while !batch.is_empty() && batch.bytes_until_told() > 0 {
+        match send_once(socket, batch, batch.bytes_until_told()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => batch.advance(count),
-            Err(error) if is_momentary(&error) => return Ok(false),
+            Err(error) if is_momentary(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// One system call: at most `room` bytes and [`SEND_PARTS_MAX`] parts.

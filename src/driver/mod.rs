@@ -33,6 +33,8 @@ pub use waker::Waker;
 
 use crate::base::clock::Time;
 use crate::base::key::Key;
+#[cfg(doc)]
+use crate::base::limits::SEND_BYTES_MAX;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -106,7 +108,8 @@ pub enum Completion {
         /// `None` at the end of stream.
         error: Option<io::Error>,
     },
-    /// A part of a batch is with the kernel, the rest is on its way: the peer takes what it is sent.
+    /// At least [`SEND_BYTES_MAX`] bytes of a batch are with the kernel that were not when the last such word came, or at
+    /// the start, and the rest is on its way: the peer takes what it is sent.
     SentPart {
         /// The link.
         link: Link,

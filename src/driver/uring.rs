@@ -382,8 +382,9 @@ impl Uring {
                 batch.advance(count);
                 let remaining = batch.len();
                 if remaining > 0 && !closing && count > 0 {
+                    let is_told = batch.take_progress();
                     self.submit_send(link);
-                    return Some(Completion::SentPart { link, remaining });
+                    return is_told.then_some(Completion::SentPart { link, remaining });
                 }
                 (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
             }
