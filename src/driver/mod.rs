@@ -136,7 +136,7 @@ pub enum Completion {
 
 /// One core's kernel.
 pub trait Driver {
-    /// Accepts connections from now on.
+    /// Accepts connections from now on. A listener that was there before is closed.
     fn listen(&mut self, listener: Listener);
     /// Accepts no more and closes the listener; connections that stand are not touched.
     fn stop_listening(&mut self);

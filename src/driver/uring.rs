@@ -91,6 +91,8 @@ pub struct Uring {
     banks_max: usize,
     links: Vec<LinkState>,
     listener: Option<Accepting>,
+    /// Listeners there have been.
+    listeners: u32,
     peers: Peers,
     connects: Slab<Connecting>,
     completions: VecDeque<(u16, cqueue::Entry)>,
@@ -187,6 +189,7 @@ impl Uring {
             banks_max,
             links: Vec::new(),
             listener: None,
+            listeners: 0,
             peers: Peers::new(config.peer_addresses),
             connects: Slab::new(),
             completions: VecDeque::new(),
@@ -466,8 +469,7 @@ impl Uring {
         match token.operation {
             Operation::Receive => self.received(bank, link, entry),
             Operation::Send => self.sent(link, entry),
-            Operation::AcceptMany => self.accepted(bank, entry, true),
-            Operation::AcceptOne => self.accepted(bank, entry, false),
+            Operation::AcceptMany | Operation::AcceptOne => self.accepted(bank, token, entry),
             Operation::Peer => self.peer_answered(link.index(), entry),
             Operation::Close => self.closed(bank, link),
             Operation::Shutdown => {
@@ -501,7 +503,9 @@ impl Uring {
 
 impl Driver for Uring {
     fn listen(&mut self, listener: Listener) {
-        self.listener = Some(Accepting::new(listener));
+        self.end_accepting();
+        self.listeners = self.listeners.wrapping_add(1);
+        self.listener = Some(Accepting::new(listener, self.listeners));
     }
 
     fn stop_listening(&mut self) {

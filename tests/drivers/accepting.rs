@@ -15,6 +15,7 @@ every_driver! {
     verbs_for_a_link_that_is_gone_touch_nobody,
     connections_outlive_their_listener,
     nobody_is_accepted_once_the_loop_wants_no_more,
+    one_listener_follows_another,
 }
 
 fn connections_wait_until_there_is_room<D: Driver>(mut driver: D) {
@@ -113,6 +114,27 @@ fn nobody_is_accepted_once_the_loop_wants_no_more<D: Driver>(mut driver: D) {
     assert_sleeps(&mut driver, 3);
     // An end of stream or a reset: nobody is there.
     assert!(!matches!(second.read(&mut [0]), Ok(1)));
+}
+
+fn one_listener_follows_another<D: Driver>(mut driver: D) {
+    for round in 0..6 {
+        let (listener, address) = listener();
+        if round % 2 == 1 {
+            driver.stop_listening();
+        }
+        driver.listen(listener);
+        assert_sleeps(&mut driver, 1);
+        let peer = peer_of(address);
+        let link = next_accepted(&mut driver);
+        // Nobody knows of this one yet: it ends with its listener.
+        let mut late = peer_of(address);
+        driver.listen(crate::listener().0);
+        assert_sleeps(&mut driver, 2);
+        assert!(!matches!(late.read(&mut [0]), Ok(1)));
+        drop(peer);
+        driver.close(link);
+        turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
+    }
 }
 
 /// epoll: there is no descriptor for the connection.

@@ -3,6 +3,7 @@
 
 use super::{Flags, NoRoom, Uring};
 use crate::base::clock::Time;
+use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LISTEN_BACKLOG};
 use crate::driver::peer::address_bytes;
 use crate::driver::socket::Listener;
@@ -23,6 +24,8 @@ const ACCEPT_ONE_MAX: u32 = 64;
 /// A listener and what is armed for it.
 pub(super) struct Accepting {
     listener: Listener,
+    /// Which listener it is: the generation in the tokens of its accepts. What is left of an earlier one ends in silence.
+    number: u32,
     /// The bank that a multishot accept is armed on.
     many: Option<u16>,
     /// That accept has been asked to end.
@@ -34,8 +37,13 @@ pub(super) struct Accepting {
 }
 
 impl Accepting {
-    pub(super) const fn new(listener: Listener) -> Self {
-        Self { listener, many: None, many_cancelled: false, ones: Vec::new(), rests_until: None }
+    pub(super) const fn new(listener: Listener, number: u32) -> Self {
+        let number = Key::new(0, number).generation();
+        Self { listener, number, many: None, many_cancelled: false, ones: Vec::new(), rests_until: None }
+    }
+
+    const fn token(&self, operation: Operation, bank: u16) -> Token {
+        Token::new(operation, Key::new(bank as u32, self.number))
     }
 }
 
@@ -74,13 +82,13 @@ impl Uring {
         if ring.free_slots() >= ACCEPT_MANY_SLOTS_MIN {
             accepting.many = Some(bank);
             accepting.many_cancelled = false;
-            ring.accept_many(listener, Token::number(Operation::AcceptMany, u32::from(bank)));
+            ring.accept_many(listener, accepting.token(Operation::AcceptMany, bank));
             return;
         }
         for _ in 0..ring.free_slots().min(ACCEPT_ONE_MAX.saturating_sub(in_flight)) {
             accepting.ones[usize::from(bank)] += 1;
             ring.reserve_slot();
-            ring.accept_one(listener, Token::number(Operation::AcceptOne, u32::from(bank)));
+            ring.accept_one(listener, accepting.token(Operation::AcceptOne, bank));
         }
     }
 
@@ -111,11 +119,18 @@ impl Uring {
         }
     }
 
-    pub(super) fn accepted(&mut self, bank: u16, entry: &cqueue::Entry, many: bool) -> Option<Completion> {
+    /// The listener, if it is still this one.
+    fn listening(&mut self, number: u32) -> Option<&mut Accepting> {
+        self.listener.as_mut().filter(|accepting| accepting.number == number)
+    }
+
+    pub(super) fn accepted(&mut self, bank: u16, token: Token, entry: &cqueue::Entry) -> Option<Completion> {
+        let many = token.operation == Operation::AcceptMany;
+        let number = token.key.generation();
         if !many {
             self.banks[usize::from(bank)].release_slot();
         }
-        if let Some(accepting) = &mut self.listener {
+        if let Some(accepting) = self.listening(number) {
             if !many {
                 accepting.ones[usize::from(bank)] -= 1;
             } else if !bank::more_follow(entry) {
@@ -125,35 +140,35 @@ impl Uring {
         let slot = match u32::try_from(entry.result()) {
             Ok(slot) => slot,
             // Whatever it says is our own doing.
-            Err(_) if self.listener.is_none() => return None,
+            Err(_) if self.listening(number).is_none() => return None,
             Err(_) => return self.accept_failed(-entry.result()),
         };
         let link = self.occupy(bank, slot);
         self.limit_accepting(bank);
-        self.ask_for_peer(bank, slot, link)
+        self.ask_for_peer(bank, slot, link, number)
     }
 
     /// A multishot accept answers no address. Where one is wanted the accept is told with it, in the next turn; until
     /// then nobody knows of the link, so nobody can end it.
-    fn ask_for_peer(&mut self, bank: u16, slot: u32, link: Link) -> Option<Completion> {
-        let length = self.listener.as_ref().map(|accepting| address_bytes(accepting.listener.local_addr()));
+    fn ask_for_peer(&mut self, bank: u16, slot: u32, link: Link, listener: u32) -> Option<Completion> {
+        let length = self.listening(listener).map(|accepting| address_bytes(accepting.listener.local_addr()));
         if let Some(length) = length
-            && let Some((number, room)) = self.peers.ask(link)
+            && let Some((number, room)) = self.peers.ask(link, listener)
         {
             let token = Token::number(Operation::Peer, number);
             self.banks[usize::from(bank)].peer_address(slot, room, length, token);
             return None;
         }
-        self.tell_accepted(link, None)
+        self.tell_accepted(link, listener, None)
     }
 
     pub(super) fn peer_answered(&mut self, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
-        let (link, peer) = self.peers.answered(number, entry.result());
-        self.tell_accepted(link, peer)
+        let (link, listener, peer) = self.peers.answered(number, entry.result());
+        self.tell_accepted(link, listener, peer)
     }
 
-    fn tell_accepted(&mut self, link: Link, peer: Option<SocketAddr>) -> Option<Completion> {
-        if self.listener.is_none() {
+    fn tell_accepted(&mut self, link: Link, listener: u32, peer: Option<SocketAddr>) -> Option<Completion> {
+        if self.listening(listener).is_none() {
             // It was on its way when we stopped listening.
             self.state(link)?.flags.set(Flags::SILENT);
             self.close(link);
@@ -169,7 +184,7 @@ impl Uring {
         let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
         if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
             accepting.many_cancelled = true;
-            ring.cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
+            ring.cancel(accepting.token(Operation::AcceptMany, bank));
         }
     }
 
@@ -195,10 +210,10 @@ impl Uring {
     pub(super) fn end_accepting(&mut self) {
         let Some(accepting) = self.listener.take() else { return };
         if let Some(bank) = accepting.many {
-            self.banks[usize::from(bank)].cancel(Token::number(Operation::AcceptMany, u32::from(bank)));
+            self.banks[usize::from(bank)].cancel(accepting.token(Operation::AcceptMany, bank));
         }
         for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
-            self.banks[bank].cancel(Token::number(Operation::AcceptOne, bank as u32));
+            self.banks[bank].cancel(accepting.token(Operation::AcceptOne, bank as u16));
         }
         // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
     }
