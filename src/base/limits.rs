@@ -81,7 +81,7 @@ pub const LISTEN_BACKLOG: i32 = 4096;
 pub const SEND_PARTS_MAX: usize = 16;
 /// Connections that a shard may have beyond its limit, for the time it takes to refuse them.
 pub const REFUSALS_MAX: usize = 1024;
-/// Bytes of one submission. When they have left, the rest follows: so a slow peer's progress is seen.
+/// Bytes of one submission, and of the progress that is told at once: so a slow peer that takes them is seen to.
 pub const SEND_BYTES_MAX: usize = 256 * KIB;
 /// A shared part smaller than this is copied beside its neighbours rather than referenced: a copy is cheaper than a part.
 pub const SEND_SHARED_BYTES_MIN: usize = 2 * KIB;

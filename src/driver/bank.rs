@@ -79,6 +79,8 @@ struct Scatter {
 impl Bank {
     /// Sets a ring up. A bank that is waited for needs no signal; the others have one.
     pub(super) fn new(config: &BankConfig, signalled: bool) -> io::Result<Self> {
+        // First what is cheap to be refused.
+        let signal = signalled.then(Waker::new).transpose().map_err(named("eventfd"))?;
         let ring = set_up(config)?;
         if !ring.params().is_feature_submit_stable() || !ring.params().is_feature_ext_arg() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the ring lacks SUBMIT_STABLE or EXT_ARG"));
@@ -88,13 +90,9 @@ impl Bank {
             .map_err(named("register_buf_ring"))?;
         // Only rare operations (shutdown) leave for worker threads; a flood of them must not become one of threads.
         ring.submitter().register_iowq_max_workers(&mut [4, 4]).map_err(named("register_iowq_max_workers"))?;
-        let signal = if signalled {
-            let signal = Waker::new().map_err(named("eventfd"))?;
+        if let Some(signal) = &signal {
             ring.submitter().register_eventfd(signal.as_raw_fd()).map_err(named("register_eventfd"))?;
-            Some(signal)
-        } else {
-            None
-        };
+        }
         Ok(Self {
             ring,
             buffers,

@@ -5,7 +5,7 @@
 //!  parts     Owned(0..22)  Shared(Bytes)  Owned(22..153)
 //! ```
 
-use crate::base::limits::{SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_SHARED_BYTES_MIN};
+use crate::base::limits::{SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_SHARED_BYTES_MIN};
 use bytes::Bytes;
 
 /// Bytes to send to one link, in order. Kept and used again: emptying it keeps its memory.
@@ -16,6 +16,8 @@ pub struct Batch {
     len: usize,
     /// Where the next byte to send lies: in this part, this far into it.
     at: (usize, usize),
+    /// Bytes sent since the loop was last told of them.
+    untold: usize,
 }
 
 #[derive(Debug)]
@@ -95,6 +97,7 @@ impl Batch {
         self.parts.clear();
         self.len = 0;
         self.at = (0, 0);
+        self.untold = 0;
     }
 
     /// The parts that are not sent yet, in order.
@@ -116,6 +119,7 @@ impl Batch {
     pub fn advance(&mut self, mut count: usize) {
         assert!(count <= self.len, "{count} bytes sent of {}", self.len);
         self.len -= count;
+        self.untold += count;
         while count > 0 {
             let left = self.remaining().next().map_or(0, <[u8]>::len);
             if count < left {
@@ -125,6 +129,21 @@ impl Batch {
             count -= left;
             self.at = (self.at.0 + 1, 0);
         }
+    }
+
+    /// Bytes to send until the loop is told of progress.
+    pub(super) const fn bytes_until_told(&self) -> usize {
+        SEND_BYTES_MAX.saturating_sub(self.untold)
+    }
+
+    /// Whether the loop is to be told of progress now. Answers yes once for each [`SEND_BYTES_MAX`] at least, however
+    /// many submissions they took: what a peer must take in a given time is the same for any shape of a batch.
+    pub(super) fn take_progress(&mut self) -> bool {
+        let is_due = self.bytes_until_told() == 0;
+        if is_due {
+            self.untold = 0;
+        }
+        is_due
     }
 }
 
@@ -203,6 +222,23 @@ mod tests {
             pool.put(filled(1));
         }
         assert_eq!(pool.batches.len(), SEND_BATCHES_KEPT);
+    }
+
+    #[test]
+    fn progress_is_told_once_for_as_many_bytes_however_they_left() {
+        let mut batch = Batch::default();
+        batch.append(|out| out.resize(3 * SEND_BYTES_MAX, 7));
+        let told: Vec<bool> = [1, SEND_BYTES_MAX - 2, 1, SEND_BYTES_MAX - 1, 2, SEND_BYTES_MAX - 1]
+            .into_iter()
+            .map(|count| {
+                batch.advance(count);
+                batch.take_progress()
+            })
+            .collect();
+        assert_eq!(told, [false, false, true, false, true, false]);
+        assert_eq!(batch.bytes_until_told(), 1);
+        batch.clear();
+        assert_eq!(batch.bytes_until_told(), SEND_BYTES_MAX);
     }
 
     #[test]

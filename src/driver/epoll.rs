@@ -21,7 +21,7 @@ use super::socket::Listener;
 use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
-use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_BYTES_MAX, SEND_PARTS_MAX};
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_PARTS_MAX};
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::{HashMap, VecDeque};
 use std::io::{self, ErrorKind, IoSlice, Read};
@@ -199,10 +199,7 @@ impl Epoll {
         };
         match added {
             Ok(()) => accepting.watched = Some(interest),
-            Err(error) => {
-                let failed = self.accept_failed(error);
-                self.ended.push_back(failed);
-            }
+            Err(error) => self.accept_failed(error),
         }
     }
 
@@ -210,38 +207,32 @@ impl Epoll {
     /// words begins with the turn's time.
     fn accept_some(&mut self) {
         for _ in 0..ACCEPTS_PER_TURN_MAX {
-            let Some(completion) = self.accept() else { return };
-            self.ended.push_back(completion);
+            let accepting = self.listener.as_ref().filter(|accepting| accepting.rests_until.is_none());
+            let Some(accepting) = accepting.filter(|_| self.links.has_room()) else { return };
+            let accepted = poller::accept(&accepting.listener);
+            // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
+            let opened = accepted.and_then(|(socket, peer)| {
+                let link = self.open(socket, Outgoing::Nothing, Interest::Read)?;
+                Ok(Completion::Accepted { link, peer })
+            });
+            match opened {
+                Ok(accepted) => self.ended.push_back(accepted),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => return,
+                // The connection was gone before we took it (accept(2)): the next one may be sound.
+                Err(error) if matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR)) => {
+                }
+                Err(error) => return self.accept_failed(error),
+            }
         }
     }
 
-    fn accept(&mut self) -> Option<Completion> {
-        let accepting = self.listener.as_ref().filter(|accepting| accepting.rests_until.is_none())?;
-        if !self.links.has_room() {
-            return None;
-        }
-        let accepted = poller::accept(&accepting.listener);
-        // A loop that accepts wants to receive next; if it does not, the first event in vain shows that.
-        let opened = accepted.and_then(|(socket, peer)| {
-            let link = self.open(socket, Outgoing::Nothing, Interest::Read)?;
-            Ok(Completion::Accepted { link, peer })
-        });
-        match opened {
-            Ok(accepted) => Some(accepted),
-            Err(error) if error.kind() == ErrorKind::WouldBlock => None,
-            Err(error) => Some(self.accept_failed(error)),
-        }
-    }
-
-    fn accept_failed(&mut self, error: io::Error) -> Completion {
-        // The connection was gone before we took it (accept(2)): the next one may be sound.
-        let passes = matches!(error.raw_os_error(), Some(libc::ECONNABORTED | libc::EPROTO | libc::EINTR));
+    /// EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+    fn accept_failed(&mut self, error: io::Error) {
         let until = self.clock() + ACCEPT_REST;
-        if let Some(accepting) = self.listener.as_mut().filter(|_| !passes) {
-            // EMFILE, ENFILE, ENOBUFS, ENOMEM, or something that will not pass by itself: no busy loop.
+        if let Some(accepting) = &mut self.listener {
             accepting.rests_until = Some(until);
         }
-        Completion::AcceptFailed { error }
+        self.ended.push_back(Completion::AcceptFailed { error });
     }
 
     /// What is left of the rest after a refused accept.
@@ -316,9 +307,8 @@ impl Epoll {
         let sent = send_part(&state.socket, batch);
         let remaining = batch.len();
         let ended = match sent {
-            Ok(false) => None,
-            Ok(true) if remaining > 0 => Some(Completion::SentPart { link, remaining }),
-            Ok(true) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
+            Ok(()) if remaining > 0 => batch.take_progress().then_some(Completion::SentPart { link, remaining }),
+            Ok(()) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
             Err(error) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: Some(error) }),
         };
         self.ended.extend(ended);
@@ -359,20 +349,17 @@ impl Epoll {
     }
 }
 
-/// Sends a part of a batch: all of it, or what is beyond the last multiple of [`SEND_BYTES_MAX`]. Answers whether that
-/// has left; if not, the socket takes no more for now.
-fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<bool> {
-    let remaining = batch.len().saturating_sub(1) / SEND_BYTES_MAX * SEND_BYTES_MAX;
-    while batch.len() > remaining {
-        let room = batch.len() - remaining;
-        match send_once(socket, batch, room) {
+/// Sends a part of a batch: all of it, as much as the loop is told of at once, or what the socket takes for now.
+fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<()> {
+    while !batch.is_empty() && batch.bytes_until_told() > 0 {
+        match send_once(socket, batch, batch.bytes_until_told()) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => batch.advance(count),
-            Err(error) if is_momentary(&error) => return Ok(false),
+            Err(error) if is_momentary(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
-    Ok(true)
+    Ok(())
 }
 
 /// One system call: at most `room` bytes and [`SEND_PARTS_MAX`] parts.
@@ -448,6 +435,11 @@ impl Driver for Epoll {
     fn close(&mut self, link: Link) {
         // With its state the socket is dropped, which closes it and ends what epoll watches.
         let Some(state) = self.links.close(link) else { return };
+        if let Some(accepting) = &mut self.listener {
+            // A descriptor is free again: what was refused for want of one may succeed. Were the rest kept, each of
+            // those who are gone when they are accepted at last would cost the next one a whole rest.
+            accepting.rests_until = None;
+        }
         if let Some(batch) = state.sending {
             let error = Some(io::Error::from_raw_os_error(libc::ECANCELED));
             self.ended.push_back(Completion::Sent { link, batch, error });

@@ -33,6 +33,8 @@ pub use waker::Waker;
 
 use crate::base::clock::Time;
 use crate::base::key::Key;
+#[cfg(doc)]
+use crate::base::limits::SEND_BYTES_MAX;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -72,7 +74,8 @@ pub enum Completion {
         /// IPv4 peer of an IPv6 listener has its IPv4 address.
         peer: Option<SocketAddr>,
     },
-    /// The system refused an accept (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and goes on by itself.
+    /// The system refused an accept, or room for more of them (EMFILE, ENFILE, ENOBUFS, ENOMEM, …). The driver rests and
+    /// goes on by itself. What concerns one connection alone is not told.
     AcceptFailed {
         /// What the system said.
         error: io::Error,
@@ -105,7 +108,8 @@ pub enum Completion {
         /// `None` at the end of stream.
         error: Option<io::Error>,
     },
-    /// A part of a batch is with the kernel, the rest is on its way: the peer takes what it is sent.
+    /// At least [`SEND_BYTES_MAX`] bytes of a batch are with the kernel that were not when the last such word came, or at
+    /// the start, and the rest is on its way: the peer takes what it is sent.
     SentPart {
         /// The link.
         link: Link,
@@ -132,7 +136,7 @@ pub enum Completion {
 
 /// One core's kernel.
 pub trait Driver {
-    /// Accepts connections from now on.
+    /// Accepts connections from now on. A listener that was there before is closed.
     fn listen(&mut self, listener: Listener);
     /// Accepts no more and closes the listener; connections that stand are not touched.
     fn stop_listening(&mut self);

@@ -23,7 +23,7 @@ use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
 use crate::base::key::Key;
-use crate::base::limits::LINKS_MAX;
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX};
 use io_uring::cqueue;
 use slab::Slab;
 use socket2::SockAddr;
@@ -91,14 +91,35 @@ pub struct Uring {
     banks_max: usize,
     links: Vec<LinkState>,
     listener: Option<Accepting>,
+    /// Listeners there have been.
+    listeners: u32,
     peers: Peers,
     connects: Slab<Connecting>,
     completions: VecDeque<(u16, cqueue::Entry)>,
-    /// Refusals that no completion tells of: a further bank could not be made.
-    accept_errors: VecDeque<io::Error>,
+    /// Why there is no further bank.
+    refusal: Option<Refusal>,
+    /// Refusals that no completion of the kernel tells of.
+    refused: VecDeque<Completion>,
+    /// How many of these are told in this turn. What a verb is refused waits for the next: a loop that always tries
+    /// again comes to the end of its turn.
+    refused_before: usize,
     waker: Waker,
     origin: Instant,
     now: Time,
+}
+
+/// Why no bank has room.
+enum NoRoom {
+    /// There are as many links as are allowed.
+    Full,
+    /// The system refused a further bank, now or a moment ago.
+    Refused { just_now: bool },
+}
+
+/// A refusal to make a further bank. It stands for a while: a ring that cannot be had is not cheap to try.
+struct Refusal {
+    error: io::Error,
+    until: Time,
 }
 
 /// A connection that is being opened.
@@ -168,10 +189,13 @@ impl Uring {
             banks_max,
             links: Vec::new(),
             listener: None,
+            listeners: 0,
             peers: Peers::new(config.peer_addresses),
             connects: Slab::new(),
             completions: VecDeque::new(),
-            accept_errors: VecDeque::new(),
+            refusal: None,
+            refused: VecDeque::new(),
+            refused_before: 0,
             waker,
             origin: Instant::now(),
             now: Time::default(),
@@ -206,14 +230,27 @@ impl Uring {
         Key::new(index as u32, state.generation)
     }
 
-    /// The first bank with a free slot; a new one if there is none and one more is allowed.
-    fn bank_with_room(&mut self) -> io::Result<Option<u16>> {
-        if let Some(bank) = self.banks.iter().position(|bank| bank.free_slots() > 0) {
-            return Ok(Some(bank as u16));
-        }
+    /// The first bank with a free slot.
+    fn bank_with_room(&self) -> Option<u16> {
+        self.banks.iter().position(|bank| bank.free_slots() > 0).map(|bank| bank as u16)
+    }
+
+    /// One more bank, if it is allowed and to be had.
+    fn further_bank(&mut self) -> Result<u16, NoRoom> {
         if self.banks.len() >= self.banks_max {
-            return Ok(None);
+            return Err(NoRoom::Full);
         }
+        if self.refusal.as_ref().is_some_and(|refusal| self.now < refusal.until) {
+            return Err(NoRoom::Refused { just_now: false });
+        }
+        let made = self.make_bank();
+        made.map_err(|error| {
+            self.refusal = Some(Refusal { error, until: self.now + ACCEPT_REST });
+            NoRoom::Refused { just_now: true }
+        })
+    }
+
+    fn make_bank(&mut self) -> io::Result<u16> {
         // The last one is only as long as is left.
         let left = self.config.links_max - self.banks.len() * self.slots as usize;
         let slots = self.slots.min(u32::try_from(left).unwrap_or(u32::MAX));
@@ -222,7 +259,15 @@ impl Uring {
         let number = self.banks.len() as u16;
         self.banks.push(bank);
         self.banks[0].poll(signal, Token::number(Operation::BankReady, u32::from(number)));
-        Ok(Some(number))
+        Ok(number)
+    }
+
+    /// What is told of a further bank that was refused. [`io::Error`] knows no copy of itself.
+    fn refusal_error(&self) -> io::Error {
+        match &self.refusal {
+            Some(Refusal { error, .. }) => io::Error::new(error.kind(), error.to_string()),
+            None => io::Error::from_raw_os_error(libc::ENFILE),
+        }
     }
 
     // Receiving
@@ -340,8 +385,9 @@ impl Uring {
                 batch.advance(count);
                 let remaining = batch.len();
                 if remaining > 0 && !closing && count > 0 {
+                    let is_told = batch.take_progress();
                     self.submit_send(link);
-                    return Some(Completion::SentPart { link, remaining });
+                    return is_told.then_some(Completion::SentPart { link, remaining });
                 }
                 (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
             }
@@ -373,6 +419,7 @@ impl Uring {
         state.generation = link.next_tenant().generation();
         state.flags = Flags::default();
         self.banks[usize::from(bank)].vacate_slot();
+        self.end_accept_rest();
         (!silent).then_some(Completion::Closed { link })
     }
 
@@ -422,8 +469,7 @@ impl Uring {
         match token.operation {
             Operation::Receive => self.received(bank, link, entry),
             Operation::Send => self.sent(link, entry),
-            Operation::AcceptMany => self.accepted(bank, entry, true),
-            Operation::AcceptOne => self.accepted(bank, entry, false),
+            Operation::AcceptMany | Operation::AcceptOne => self.accepted(bank, token, entry),
             Operation::Peer => self.peer_answered(link.index(), entry),
             Operation::Close => self.closed(bank, link),
             Operation::Shutdown => {
@@ -457,7 +503,9 @@ impl Uring {
 
 impl Driver for Uring {
     fn listen(&mut self, listener: Listener) {
-        self.listener = Some(Accepting::new(listener));
+        self.end_accepting();
+        self.listeners = self.listeners.wrapping_add(1);
+        self.listener = Some(Accepting::new(listener, self.listeners));
     }
 
     fn stop_listening(&mut self) {
@@ -465,10 +513,17 @@ impl Driver for Uring {
     }
 
     fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64) {
-        let bank = match self.bank_with_room() {
-            Ok(Some(bank)) => bank,
-            // The kernel finds no slot either and says so: ENFILE.
-            Ok(None) | Err(_) => 0,
+        let bank = match self.bank_with_room().map_or_else(|| self.further_bank(), Ok) {
+            Ok(bank) => bank,
+            Err(no_room) => {
+                let error = match no_room {
+                    // What the kernel says of a table without a free slot.
+                    NoRoom::Full => io::Error::from_raw_os_error(libc::ENFILE),
+                    NoRoom::Refused { .. } => self.refusal_error(),
+                };
+                self.refused.push_back(Completion::ConnectFailed { tag, error });
+                return;
+            }
         };
         let address = Box::new(SockAddr::from(address));
         let source = source.map(|source| Box::new(SockAddr::from(SocketAddr::new(source, 0))));
@@ -548,13 +603,14 @@ impl Driver for Uring {
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
-        debug_assert!(self.completions.is_empty(), "the last turn left completions behind");
+        debug_assert!(self.completions.is_empty() && self.refused_before == 0, "the last turn left completions behind");
         for bank in &self.banks {
             bank.buffers.publish();
         }
         self.arm_starved();
-        self.arm_accept();
-        let timeout = match (timeout, self.accept_timeout()) {
+        let accept_rest = self.arm_accept();
+        let timeout = match (timeout, accept_rest) {
+            _ if !self.refused.is_empty() => Some(Duration::ZERO),
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
         };
@@ -572,12 +628,14 @@ impl Driver for Uring {
         for (number, bank) in self.banks.iter_mut().enumerate() {
             bank.reap(number as u16, &mut self.completions);
         }
+        self.refused_before = self.refused.len();
         Ok(self.now)
     }
 
     fn next_completion(&mut self) -> Option<Completion> {
-        if let Some(error) = self.accept_errors.pop_front() {
-            return Some(Completion::AcceptFailed { error });
+        if let Some(left) = self.refused_before.checked_sub(1) {
+            self.refused_before = left;
+            return self.refused.pop_front();
         }
         while let Some((bank, entry)) = self.completions.pop_front() {
             let completion = self.translate(bank, &entry);

@@ -1,10 +1,12 @@
 //! Accepting: no more than there is room for, nobody lost, and a rest when the system refuses.
 
-use crate::{WAIT, assert_sleeps, batch_of, epoll, listener, next_accepted, peer_of, turn, turn_until};
+use crate::{
+    EMFILE, WAIT, all_descriptors, assert_sleeps, batch_of, epoll, listener, next_accepted, peer_of, short_tables,
+    turn, turn_until, uring_with, with_few_descriptors,
+};
+use ringwave::base::limits::ACCEPT_REST;
 use ringwave::driver::{Completion, Driver};
-use std::fs::File;
 use std::io::{Read, Write};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 every_driver! {
@@ -13,6 +15,7 @@ every_driver! {
     verbs_for_a_link_that_is_gone_touch_nobody,
     connections_outlive_their_listener,
     nobody_is_accepted_once_the_loop_wants_no_more,
+    one_listener_follows_another,
 }
 
 fn connections_wait_until_there_is_room<D: Driver>(mut driver: D) {
@@ -113,49 +116,128 @@ fn nobody_is_accepted_once_the_loop_wants_no_more<D: Driver>(mut driver: D) {
     assert!(!matches!(second.read(&mut [0]), Ok(1)));
 }
 
-/// Says to this very program, started again, that it is the one with few descriptors.
-const FEW_DESCRIPTORS: &str = "DRIVERS_TEST_FEW_DESCRIPTORS";
-
-/// Only epoll: a descriptor in a ring's table is not counted against RLIMIT_NOFILE. The limit is the whole process's,
-/// so the test has one of its own.
-#[test]
-fn epoll_rests_after_the_system_refused() {
-    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
-        rests_after_the_system_refused(&mut epoll(100));
-        return;
+fn one_listener_follows_another<D: Driver>(mut driver: D) {
+    for round in 0..6 {
+        let (listener, address) = listener();
+        if round % 2 == 1 {
+            driver.stop_listening();
+        }
+        driver.listen(listener);
+        assert_sleeps(&mut driver, 1);
+        let peer = peer_of(address);
+        let link = next_accepted(&mut driver);
+        // Nobody knows of this one yet: it ends with its listener.
+        let mut late = peer_of(address);
+        driver.listen(crate::listener().0);
+        assert_sleeps(&mut driver, 2);
+        assert!(!matches!(late.read(&mut [0]), Ok(1)));
+        drop(peer);
+        driver.close(link);
+        turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
     }
-    let this = std::env::current_exe().expect("this program");
-    let output = Command::new("sh")
-        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
-        .arg(this)
-        .args(["accepting::epoll_rests_after_the_system_refused", "--exact", "--nocapture"])
-        .env(FEW_DESCRIPTORS, "")
-        .output()
-        .expect("a shell");
-    let said = String::from_utf8_lossy(&output.stdout);
-    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
 }
 
-fn rests_after_the_system_refused<D: Driver>(driver: &mut D) {
+/// epoll: there is no descriptor for the connection.
+#[test]
+fn epoll_rests_after_the_system_refused() {
+    with_few_descriptors("accepting::epoll_rests_after_the_system_refused", || {
+        rests_after_the_system_refused(epoll(100), 0);
+    });
+}
+
+/// io_uring: a descriptor in a ring's table is not counted, so one connection has room; there is none for a further ring.
+#[test]
+fn uring_rests_after_the_system_refused() {
+    with_few_descriptors("accepting::uring_rests_after_the_system_refused", || {
+        rests_after_the_system_refused(uring_with(short_tables()), 1);
+    });
+}
+
+fn rests_after_the_system_refused<D: Driver>(mut driver: D, room: usize) {
     let (listener, address) = listener();
     driver.listen(listener);
-    let _peer = peer_of(address);
-    let mut files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).take(100).collect();
-    assert!(files.len() < 100, "there are as many descriptors as before");
+    let _peers: Vec<_> = (0..=room).map(|_| peer_of(address)).collect();
+    let mut files = all_descriptors();
 
-    let (begin, mut refusals, mut turns) = (Instant::now(), 0, 0);
+    let (begin, mut accepted, mut refusals, mut turns) = (Instant::now(), 0, 0, 0);
     while begin.elapsed() < Duration::from_millis(500) {
         turns += 1;
-        turn(driver, WAIT, |_, completion| match completion {
+        turn(&mut driver, WAIT, |_, completion| match completion {
+            Completion::Accepted { .. } => accepted += 1,
             Completion::AcceptFailed { error } => {
-                assert_eq!(error.raw_os_error(), Some(libc::EMFILE));
+                assert!(error.to_string().contains(EMFILE), "{error}");
                 refusals += 1;
             }
             other => panic!("{other:?}"),
         });
     }
+    assert_eq!(accepted, room);
     assert!((2..=6).contains(&refusals), "{refusals} refusals in half a second");
     assert!(turns <= 30, "{turns} turns in half a second");
     files.clear();
-    next_accepted(driver);
+    next_accepted(&mut driver);
+}
+
+#[test]
+fn epoll_rests_for_nobody_who_is_gone() {
+    with_few_descriptors("accepting::epoll_rests_for_nobody_who_is_gone", || {
+        rests_for_nobody_who_is_gone(epoll(100));
+    });
+}
+
+#[test]
+fn uring_rests_for_nobody_who_is_gone() {
+    with_few_descriptors("accepting::uring_rests_for_nobody_who_is_gone", || {
+        rests_for_nobody_who_is_gone(uring_with(short_tables()));
+    });
+}
+
+/// There is room for one; before the one who still waits lie those who have left.
+fn rests_for_nobody_who_is_gone<D: Driver>(mut driver: D) {
+    const GONE: usize = 8;
+    let (listener, address) = listener();
+    driver.listen(listener);
+    let _first = peer_of(address);
+    let link = next_accepted(&mut driver);
+    (0..GONE).for_each(|_| drop(peer_of(address)));
+    let _last = peer_of(address);
+    let _files = all_descriptors();
+    let (mut refused_at, mut accepted) = (None, 0);
+    turn_until(&mut driver, |driver, completion| {
+        match completion {
+            Completion::Accepted { link, .. } => {
+                accepted += 1;
+                driver.recv_start(link);
+            }
+            Completion::ReceiveEnded { link, .. } => driver.close(link),
+            Completion::AcceptFailed { .. } if refused_at.is_none() => {
+                refused_at = Some(Instant::now());
+                driver.close(link);
+            }
+            Completion::AcceptFailed { .. } | Completion::Closed { .. } => {}
+            other => panic!("{other:?}"),
+        }
+        accepted == GONE + 1
+    });
+    let waited = refused_at.expect("there is room for one").elapsed();
+    assert!(waited < 3 * ACCEPT_REST, "{waited:?} for {GONE} who are gone");
+}
+
+/// Tables so short that accepts in flight promise all their slots.
+#[test]
+fn uring_makes_no_rings_ahead_of_connections() {
+    with_few_descriptors("accepting::uring_makes_no_rings_ahead_of_connections", || {
+        let mut driver = uring_with(short_tables());
+        let (listener, address) = listener();
+        driver.listen(listener);
+        let descriptors = || std::fs::read_dir("/proc/self/fd").expect("Linux has it").count();
+        let before = descriptors();
+        assert_sleeps(&mut driver, 5);
+        assert_eq!(descriptors(), before);
+        let _peer = peer_of(address);
+        next_accepted(&mut driver);
+        assert_sleeps(&mut driver, 5);
+        // The peer, and one ring with its eventfd.
+        assert_eq!(descriptors(), before + 3);
+    });
 }

@@ -1,6 +1,8 @@
 //! Connecting: from where, to whom, and what is told when it does not come about.
 
-use crate::{assert_sleeps, turn_until};
+use crate::{
+    EMFILE, WAIT, all_descriptors, assert_sleeps, short_tables, turn, turn_until, uring_with, with_few_descriptors,
+};
 use ringwave::driver::{Completion, Driver};
 use socket2::{Domain, Socket, Type};
 use std::io::ErrorKind;
@@ -90,4 +92,38 @@ fn connections_that_have_no_room_say_so<D: Driver>(mut driver: D) {
     turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
     driver.connect(address, None, 5);
     turn_until(&mut driver, |_, completion| matches!(completion, Completion::Connected { tag: 5, .. }));
+}
+
+/// A further ring has no descriptor: that is told, not that a table is full. It is tried again after a rest.
+#[test]
+fn uring_says_why_there_is_no_further_ring() {
+    with_few_descriptors("connecting::uring_says_why_there_is_no_further_ring", || {
+        let mut driver = uring_with(short_tables());
+        let (_listener, address) = plain_listener();
+        let files = all_descriptors();
+        driver.connect(address, None, 0);
+        turn_until(&mut driver, |_, completion| matches!(completion, Completion::Connected { tag: 0, .. }));
+        (1..50).for_each(|tag| driver.connect(address, None, tag));
+        let mut refused = Vec::new();
+        turn(&mut driver, WAIT, |driver, completion| match completion {
+            Completion::ConnectFailed { tag, error } => {
+                assert!(error.to_string().contains(EMFILE), "{error}");
+                refused.push(tag);
+                // A loop that tries again at once comes to the end of its turn.
+                driver.connect(address, None, tag);
+            }
+            other => panic!("{other:?}"),
+        });
+        assert_eq!(refused, (1..50).collect::<Vec<_>>());
+        drop(files);
+        turn_until(&mut driver, |driver, completion| match completion {
+            Completion::ConnectFailed { tag, .. } if tag == 1 => {
+                driver.connect(address, None, tag);
+                false
+            }
+            Completion::ConnectFailed { .. } => false,
+            Completion::Connected { tag, .. } => tag == 1,
+            other => panic!("{other:?}"),
+        });
+    });
 }

@@ -4,8 +4,10 @@
 //! A contract is a function over the trait; `every_driver!` makes a test of it for each driver.
 
 use ringwave::driver::{Batch, Completion, Driver, Epoll, EpollConfig, Link, Listener, Uring, UringConfig, listen_on};
+use std::fs::File;
 use std::net::{SocketAddr, TcpStream};
 use std::panic;
+use std::process::Command;
 use std::sync::mpsc::{self, RecvTimeoutError, Sender};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -62,6 +64,41 @@ fn uring_with(config: UringConfig) -> Uring {
 
 fn epoll(links_max: usize) -> Epoll {
     Epoll::new(EpollConfig { links_max, buffer_bytes: 4096 }).expect("a descriptor is free")
+}
+
+/// Rings for one link each, so that a second one takes another ring.
+fn short_tables() -> UringConfig {
+    UringConfig { links_max: 100, table_slots: 1, ..UringConfig::default() }
+}
+
+/// Says to this very program, started again, that it is the one with few descriptors.
+const FEW_DESCRIPTORS: &str = "DRIVERS_TEST_FEW_DESCRIPTORS";
+/// How the standard library writes it.
+const EMFILE: &str = "(os error 24)";
+
+/// Runs `run` in a process of its own, which has few descriptors: the limit is the whole process's. `test` is the path of
+/// the test that calls this.
+fn with_few_descriptors(test: &str, run: impl FnOnce()) {
+    if std::env::var_os(FEW_DESCRIPTORS).is_some() {
+        return run();
+    }
+    let this = std::env::current_exe().expect("this program");
+    let output = Command::new("sh")
+        .args(["-c", "ulimit -n 40 && exec \"$0\" \"$@\""])
+        .arg(this)
+        .args([test, "--exact", "--nocapture"])
+        .env(FEW_DESCRIPTORS, "")
+        .output()
+        .expect("a shell");
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && said.contains("1 passed"), "{said}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+/// Takes all descriptors that are left.
+fn all_descriptors() -> Vec<File> {
+    let files: Vec<File> = std::iter::from_fn(|| File::open("/dev/null").ok()).take(100).collect();
+    assert!(files.len() < 100, "there are as many descriptors as before");
+    files
 }
 
 /// One turn: hands everything that ended to `on_completion`, and answers how much that was.

@@ -1,13 +1,18 @@
 //! Sending: progress that is told, ends that are told once, and an end of stream behind all bytes.
 
-use crate::{accepted_link, batch_of, pattern, reset, turn_until};
-use ringwave::base::limits::SEND_BYTES_MAX;
-use ringwave::driver::{Completion, Driver};
+use crate::{PATIENCE, accepted_link, batch_of, listener, next_accepted, pattern, reset, turn, turn_until};
+use ringwave::base::limits::{KIB, SEND_BYTES_MAX};
+use ringwave::driver::{Batch, Completion, Driver};
+use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
+use std::net::SocketAddr;
+use std::ops::RangeInclusive;
 use std::thread::spawn;
+use std::time::{Duration, Instant};
 
 every_driver! {
     a_long_batch_tells_of_its_parts,
+    many_parts_are_told_by_their_bytes,
     a_batch_in_many_parts_arrives_whole,
     the_stream_ends_behind_all_bytes,
     a_peer_that_is_gone_is_an_error,
@@ -22,16 +27,66 @@ fn a_long_batch_tells_of_its_parts<D: Driver>(mut driver: D) {
     let (mut left, mut parts) = (payload.len(), 0);
     turn_until(&mut driver, |_, completion| match completion {
         Completion::SentPart { remaining, .. } => {
-            assert!((1..=SEND_BYTES_MAX).contains(&(left - remaining)), "{left} bytes, then {remaining}");
+            assert!(
+                (SEND_BYTES_MAX..2 * SEND_BYTES_MAX).contains(&(left - remaining)),
+                "{left} bytes, then {remaining}"
+            );
             (left, parts) = (remaining, parts + 1);
             false
         }
         Completion::Sent { error: None, batch, .. } => batch.is_empty(),
         other => panic!("{other:?}"),
     });
-    assert!(left <= SEND_BYTES_MAX, "{left} bytes left at the last part");
+    assert!((1..=SEND_BYTES_MAX).contains(&left), "{left} bytes left at the last part");
     assert_eq!(parts, 5);
     assert!(reader.join().expect("it reads").expect("everything comes") == payload);
+}
+
+fn many_parts_are_told_by_their_bytes<D: Driver>(mut driver: D) {
+    let (listener, address) = listener();
+    driver.listen(listener);
+    // A submission takes 16 parts, so 48 KiB of these.
+    tells_by_bytes(&mut driver, address, 64, 0..=0);
+    tells_by_bytes(&mut driver, address, 400, 3..=4);
+}
+
+/// Sends parts of 3 KiB to a peer that takes a little, waits until nothing leaves, and takes a little more.
+fn tells_by_bytes<D: Driver>(driver: &mut D, address: SocketAddr, count: usize, told: RangeInclusive<usize>) {
+    let peer = Socket::new(Domain::IPV4, Type::STREAM, None).expect("a socket");
+    peer.set_recv_buffer_size(8192).expect("a small window");
+    peer.connect(&address.into()).expect("somebody listens");
+    peer.set_nonblocking(true).expect("a socket");
+    let link = next_accepted(driver);
+
+    let payload = pattern(count * 3 * KIB);
+    let mut batch = Box::new(Batch::default());
+    for part in payload.chunks(3 * KIB) {
+        batch.push_shared(&bytes::Bytes::copy_from_slice(part));
+    }
+    driver.send(link, batch);
+    let (mut left, mut parts, mut is_sent) = (payload.len(), 0, false);
+    let (mut read, mut piece) = (Vec::new(), [0; 16 * KIB]);
+    let begin = Instant::now();
+    while read.len() < payload.len() {
+        assert!(begin.elapsed() < PATIENCE, "{} bytes of {} came", read.len(), payload.len());
+        turn(driver, Duration::ZERO, |_, completion| match completion {
+            Completion::SentPart { remaining, .. } => {
+                assert!(left - remaining >= SEND_BYTES_MAX, "{left} bytes, then {remaining}");
+                (left, parts) = (remaining, parts + 1);
+            }
+            Completion::Sent { error: None, batch, .. } => is_sent = batch.is_empty(),
+            other => panic!("{other:?}"),
+        });
+        if let Ok(len) = (&peer).read(&mut piece) {
+            read.extend_from_slice(&piece[..len]);
+        }
+    }
+    if !is_sent {
+        turn_until(driver, |_, completion| matches!(completion, Completion::Sent { error: None, .. }));
+    }
+    assert!(read == payload && told.contains(&parts), "{parts} parts are told");
+    driver.close(link);
+    turn_until(driver, |_, completion| matches!(completion, Completion::Closed { .. }));
 }
 
 fn a_batch_in_many_parts_arrives_whole<D: Driver>(mut driver: D) {

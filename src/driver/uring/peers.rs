@@ -20,6 +20,7 @@ pub(super) struct Peers {
 
 struct Asked {
     link: Link,
+    listener: u32,
     address: Box<PeerAddress>,
 }
 
@@ -28,20 +29,20 @@ impl Peers {
         Self { asks: wanted, asked: Slab::new(), spare: Vec::new() }
     }
 
-    /// A question about `link`: its number, and the room for its answer. `None` if nothing is to be asked.
-    pub(super) fn ask(&mut self, link: Link) -> Option<(u32, &PeerAddress)> {
+    /// A question about `link`, which came from `listener`: its number, and the room for its answer. `None` if nothing is to be asked.
+    pub(super) fn ask(&mut self, link: Link, listener: u32) -> Option<(u32, &PeerAddress)> {
         if !self.asks {
             return None;
         }
         let address = self.spare.pop().unwrap_or_default();
         let entry = self.asked.vacant_entry();
         let number = entry.key() as u32;
-        Some((number, &entry.insert(Asked { link, address }).address))
+        Some((number, &entry.insert(Asked { link, listener, address }).address))
     }
 
     /// A question has been answered, with an errno below zero: whom it was about, and what is known now.
-    pub(super) fn answered(&mut self, number: usize, result: i32) -> (Link, Option<SocketAddr>) {
-        let Asked { link, address } = self.asked.remove(number);
+    pub(super) fn answered(&mut self, number: usize, result: i32) -> (Link, u32, Option<SocketAddr>) {
+        let Asked { link, listener, address } = self.asked.remove(number);
         // No such command (before 6.7), or a security module that allows none: never again. Whatever else is wrong
         // concerns this connection.
         let refused = matches!(-result, libc::EOPNOTSUPP | libc::EACCES | libc::EPERM);
@@ -50,7 +51,7 @@ impl Peers {
         if self.spare.len() < ADDRESSES_KEPT {
             self.spare.push(address);
         }
-        (link, peer)
+        (link, listener, peer)
     }
 }
 
@@ -64,13 +65,13 @@ mod tests {
         for (errno, asks_on) in [(libc::EOPNOTSUPP, false), (libc::EACCES, false), (libc::ENOTCONN, true)] {
             let mut peers = Peers::new(true);
             let links = [Key::new(3, 1), Key::new(4, 9)];
-            let numbers = links.map(|link| peers.ask(link).expect("a question").0 as usize);
+            let numbers = links.map(|link| peers.ask(link, 1).expect("a question").0 as usize);
             for (link, number) in links.into_iter().zip(numbers) {
-                assert_eq!(peers.answered(number, -errno), (link, None));
+                assert_eq!(peers.answered(number, -errno), (link, 1, None));
             }
-            assert_eq!(peers.ask(links[0]).is_some(), asks_on);
+            assert_eq!(peers.ask(links[0], 1).is_some(), asks_on);
         }
-        assert!(Peers::new(false).ask(Key::new(0, 0)).is_none());
+        assert!(Peers::new(false).ask(Key::new(0, 0), 1).is_none());
     }
 
     #[test]
@@ -78,11 +79,11 @@ mod tests {
         let mut peers = Peers::new(true);
         for _ in 0..2 {
             let numbers: Vec<u32> = (0..ADDRESSES_KEPT as u32 + 9)
-                .map(|index| peers.ask(Key::new(index, 0)).expect("a question").0)
+                .map(|index| peers.ask(Key::new(index, 0), 1).expect("a question").0)
                 .collect();
             assert!(peers.spare.is_empty());
             for number in numbers {
-                assert_eq!(peers.answered(number as usize, 16).1, None);
+                assert_eq!(peers.answered(number as usize, 16).2, None);
             }
             assert_eq!((peers.asked.len(), peers.spare.len()), (0, ADDRESSES_KEPT));
         }
