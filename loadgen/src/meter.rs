@@ -65,7 +65,8 @@ impl Meter {
     /// Deliveries are given up of which only the number is known: they have waited for at least `waited`.
     pub(crate) fn lost_unseen(&mut self, count: u64, waited: u64) {
         self.window.errors.lost += count;
-        if self.end > self.start {
+        // Recording none would still move the histogram's greatest value.
+        if count > 0 && self.end > self.start {
             self.window.latency.saturating_record_n(waited, count);
         }
     }
@@ -116,5 +117,18 @@ mod tests {
         assert_eq!((window.sent, window.received, window.received_bytes, window.connections), (0, 2, 14, 3));
         assert_eq!((window.latency.len(), window.latency.max(), window.errors.lost), (3, 1000, 2));
         assert_eq!(meter.take(3).latency.len(), 0);
+    }
+
+    #[test]
+    fn no_delivery_given_up_leaves_no_latency() {
+        let mut meter = Meter::default();
+        meter.measure(100, 200);
+        meter.received(120, 150, 7);
+        meter.lost_unseen(0, 10_000);
+        assert_eq!(meter.take(3).latency.max(), 30);
+        meter.lost_unseen(2, 10_000);
+        let window = meter.take(3);
+        assert_eq!((window.latency.len(), window.errors.lost), (2, 2));
+        assert!(window.latency.max() >= 10_000);
     }
 }
