@@ -193,6 +193,7 @@ impl SendLoop {
         loop {
             match events.next_event() {
                 Ok(Some(Event::Message(message))) => self.publish(key, &Prepared::new(message)),
+                Ok(Some(Event::Assembled(_, frame))) => self.publish(key, &frame.clone()),
                 Ok(Some(Event::Request(request))) => {
                     if !self.open(key, &request) {
                         self.gone.push(key);
@@ -212,7 +213,7 @@ impl SendLoop {
                     self.gone.push(key);
                     break;
                 }
-                Ok(Some(Event::Pong(_) | Event::ContinueExpected | Event::Upgraded(_))) => {}
+                Ok(Some(Event::Chunk(_) | Event::Pong(_) | Event::ContinueExpected | Event::Upgraded(_))) => {}
                 Ok(None) => break,
                 Err(_) => {
                     self.gone.push(key);
