@@ -85,6 +85,8 @@ pub const REFUSALS_MAX: usize = 1024;
 pub const SEND_BYTES_MAX: usize = 256 * KIB;
 /// A shared part smaller than this is copied beside its neighbours rather than referenced: a copy is cheaper than a part.
 pub const SEND_SHARED_BYTES_MIN: usize = 2 * KIB;
+/// Small published messages are joined into pieces of at most so many bytes.
+pub const JOINED_BYTES_MAX: usize = 8 * KIB;
 /// Send batches that a shard keeps for use again.
 pub const SEND_BATCHES_KEPT: usize = 1024;
 /// A batch that grew past this gives its memory back before it is kept.

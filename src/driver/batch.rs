@@ -49,10 +49,24 @@ impl Batch {
     /// Appends shared bytes: by reference if they are large or the first, else as a copy beside their neighbours.
     #[inline]
     pub fn push_shared(&mut self, bytes: &Bytes) {
+        self.push_joined(bytes, |_, _| None);
+    }
+
+    /// Like [`Batch::push_shared`]. Where the last part is shared and small too, `join` may answer both in one piece,
+    /// which takes its place.
+    #[inline]
+    pub fn push_joined(&mut self, bytes: &Bytes, join: impl FnOnce(&Bytes, &Bytes) -> Option<Bytes>) {
         if bytes.is_empty() {
             return;
         }
         if bytes.len() < SEND_SHARED_BYTES_MIN && !self.parts.is_empty() {
+            if let Some(Part::Shared(last)) = self.parts.last_mut()
+                && let Some(joined) = join(last, bytes)
+            {
+                self.len += bytes.len();
+                *last = joined;
+                return;
+            }
             self.unshare_small_head();
             self.append(|owned| owned.extend_from_slice(bytes));
             return;

@@ -6,6 +6,7 @@
 use super::addresses::Addresses;
 use super::closing::CloseCause;
 use super::deadline::Deadlines;
+use super::joins::Joins;
 use super::mailbox::{Mailboxes, Post, SessionKey};
 use super::memory::Memory;
 use super::options::OptionsTable;
@@ -27,6 +28,12 @@ use crate::protocol::encoder::{Encoder, Server};
 use crate::protocol::message::Prepared;
 use std::collections::VecDeque;
 use std::hash::RandomState;
+
+/// What queues are made of and share.
+pub(super) struct Supplies {
+    pub(super) batches: BatchPool,
+    pub(super) joins: Joins,
+}
 
 /// One shard's world.
 pub(super) struct Core<T> {
@@ -72,18 +79,20 @@ pub(super) struct Core<T> {
     pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
     pub(super) outboxes: Vec<VecDeque<Post>>,
-    pub(super) batches: BatchPool,
+    pub(super) supplies: Supplies,
     #[expect(clippy::vec_box, reason = "a session holds one pointer, and the boxes are used again")]
     queues: Vec<Box<Queue>>,
 }
 
 impl<T> Core<T> {
     pub(super) fn new(shard: u16, settings: ShardSettings, mailboxes: Mailboxes) -> Self {
+        let memory = Memory::new(settings.memory_bytes_max);
         Self {
             shard,
             options: OptionsTable::new(settings.session),
             deadlines: Deadlines::new(&settings),
-            memory: Memory::new(settings.memory_bytes_max),
+            supplies: Supplies { batches: BatchPool::default(), joins: Joins::new(memory.shared.clone()) },
+            memory,
             settings,
             sessions: Table::default(),
             open_count: 0,
@@ -108,7 +117,6 @@ impl<T> Core<T> {
             handshakes: Bucket::default(),
             lent: None,
             slot_hash: RandomState::new(),
-            batches: BatchPool::default(),
             queues: Vec::new(),
         }
     }
@@ -138,7 +146,7 @@ impl<T> Core<T> {
     pub(super) fn change_queue<R>(
         &mut self,
         key: Key,
-        change: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut BatchPool) -> R,
+        change: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut Supplies) -> R,
     ) -> Option<R> {
         let state = self.sessions.get_mut(key)?;
         let queue = match &mut state.queue {
@@ -149,7 +157,7 @@ impl<T> Core<T> {
             }
         };
         let before = queue.charged();
-        let answer = change(queue, &mut state.encoder, &mut self.batches);
+        let answer = change(queue, &mut state.encoder, &mut self.supplies);
         self.memory.recharge(before, queue.charged());
         if !state.flags.set(Flags::DIRTY, true) {
             self.dirty.push(key);
@@ -163,14 +171,16 @@ impl<T> Core<T> {
         key: Key,
         write: impl FnOnce(&mut Encoder<Server>, &mut Vec<u8>) -> R,
     ) -> Option<R> {
-        self.change_queue(key, |queue, encoder, batches| queue.append(batches, |out| write(encoder, out)))
+        self.change_queue(key, |queue, encoder, supplies| {
+            queue.append(&mut supplies.batches, |out| write(encoder, out))
+        })
     }
 
     /// Takes a queue back that is empty, or whose session is gone.
     pub(super) fn put_queue(&mut self, mut queue: Box<Queue>) {
         self.memory.recharge(queue.charged(), 0);
         self.counters().queues.sub(1);
-        queue.clear(&mut self.batches);
+        queue.clear(&mut self.supplies.batches);
         if self.queues.len() < QUEUES_KEPT {
             self.queues.push(queue);
         }
@@ -195,8 +205,8 @@ impl<T> Core<T> {
         if payload.len() > CONTROL_PAYLOAD_BYTES_MAX {
             return SendOutcome::Dropped;
         }
-        let taken = self.change_queue(key, |queue, encoder, batches| {
-            queue.push_control(batches, |out| {
+        let taken = self.change_queue(key, |queue, encoder, supplies| {
+            queue.push_control(&mut supplies.batches, |out| {
                 let written = encoder.encode_ping((), payload, out);
                 debug_assert!(written.is_ok(), "an open session has sent no close frame, and the payload is short");
             })
@@ -210,11 +220,11 @@ impl<T> Core<T> {
             return false;
         }
         let now = self.now;
-        self.change_queue(key, |queue, encoder, batches| {
+        self.change_queue(key, |queue, encoder, supplies| {
             queue.clear_control();
             // Messages behind an unfinished one would stand inside of it.
             queue.abandon_fragments();
-            let written = queue.append(batches, |out| encoder.encode_close((), close, out));
+            let written = queue.append(&mut supplies.batches, |out| encoder.encode_close((), close, out));
             debug_assert!(written.is_ok(), "an open session has sent no close frame");
         });
         if let Some(state) = self.sessions.get_mut(key) {

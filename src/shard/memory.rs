@@ -3,7 +3,6 @@
 //! Counted are the bytes that queues hold for themselves, what their lists take, messages that have not come whole, and
 //! each published message once, for as long as any session's queue refers to it.
 
-use crate::protocol::message::Prepared;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -13,16 +12,32 @@ pub(super) struct Memory {
     max: usize,
     /// Of single sessions.
     own: usize,
-    /// Of published messages; the last reference may be dropped anywhere.
-    shared: Arc<AtomicUsize>,
+    /// Of published messages.
+    pub(super) shared: SharedBytes,
     /// Whether relief was sought in this turn already.
     pub(super) relieved: bool,
 }
 
-/// A published frame that says when it is gone.
+/// Bytes that many sessions are sent, each piece counted once. The last reference to one may be dropped anywhere.
+#[derive(Clone, Debug, Default)]
+pub(super) struct SharedBytes(Arc<AtomicUsize>);
+
+impl SharedBytes {
+    /// The same bytes, counted until the last reference to them is gone. Cost: one allocation.
+    pub(super) fn count(&self, frame: Bytes) -> Bytes {
+        self.0.fetch_add(frame.len(), Ordering::Relaxed);
+        Bytes::from_owner(Counted { frame, shared: self.clone() })
+    }
+
+    pub(super) fn held(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A piece that says when it is gone.
 struct Counted {
     frame: Bytes,
-    shared: Arc<AtomicUsize>,
+    shared: SharedBytes,
 }
 
 impl AsRef<[u8]> for Counted {
@@ -33,17 +48,17 @@ impl AsRef<[u8]> for Counted {
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        self.shared.fetch_sub(self.frame.len(), Ordering::Relaxed);
+        self.shared.0.fetch_sub(self.frame.len(), Ordering::Relaxed);
     }
 }
 
 impl Memory {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, own: 0, shared: Arc::default(), relieved: false }
+        Self { max, own: 0, shared: SharedBytes::default(), relieved: false }
     }
 
     pub(super) fn used(&self) -> usize {
-        self.own + self.shared.load(Ordering::Relaxed)
+        self.own + self.shared.held()
     }
 
     pub(super) fn is_used_up(&self) -> bool {
@@ -60,24 +75,18 @@ impl Memory {
     pub(super) const fn recharge(&mut self, before: usize, after: usize) {
         self.own = self.own - before + after;
     }
-
-    /// The same frame, counted until the last reference to it is gone. Cost: one allocation.
-    pub(super) fn count(&self, message: &Prepared) -> Bytes {
-        let frame = message.frame().clone();
-        self.shared.fetch_add(frame.len(), Ordering::Relaxed);
-        Bytes::from_owner(Counted { frame, shared: self.shared.clone() })
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::protocol::message::Prepared;
 
     #[test]
     fn a_published_message_counts_once_and_until_its_last_reference_is_gone() {
         let mut memory = Memory::new(100);
         let message = Prepared::new(&[7; 98]);
-        let first = memory.count(&message);
+        let first = memory.shared.count(message.frame().clone());
         let second = first.clone();
         assert_eq!((&first[..], memory.used()), (&message.frame()[..], 100));
         assert!(!memory.is_used_up());

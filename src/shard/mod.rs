@@ -12,6 +12,7 @@ mod deadline;
 mod draining;
 mod ending;
 mod handler;
+mod joins;
 mod mailbox;
 mod memory;
 mod options;
@@ -37,7 +38,7 @@ pub use settings::ShardSettings;
 pub use stats::Stats;
 pub use topic::TopicStats;
 
-use self::core::Core;
+use self::core::{Core, Supplies};
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
 use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, WORK_MAX};
@@ -274,7 +275,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             } else if let Some(key) = self.core.reading.pop() {
                 self.read_or_not(key);
             } else {
-                return;
+                return self.core.supplies.joins.clear();
             }
         }
     }
@@ -288,7 +289,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return;
         }
         let before = queue.charged();
-        let batch = queue.take_next(&mut self.core.batches, |payload, out| {
+        let Supplies { batches, joins } = &mut self.core.supplies;
+        let batch = queue.take_next(batches, joins, |payload, out| {
             let written = encoder.encode_pong((), payload, out);
             debug_assert!(written.is_ok(), "pongs that wait are let go of before a close frame");
         });
@@ -306,7 +308,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 
     fn on_sent(&mut self, link: Link, batch: Box<Batch>, error: Option<&io::Error>) {
-        self.core.batches.put(batch);
+        self.core.supplies.batches.put(batch);
         let Some(state) = self.core.sessions.get_mut(link) else { return };
         let queue = state.queue.as_mut().expect("what is sent stands in a queue");
         let before = queue.charged();

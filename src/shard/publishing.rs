@@ -202,7 +202,7 @@ impl<T> Core<T> {
 
     fn letter(&self, publication: &Publication<'_>) -> Letter {
         Letter {
-            frame: self.memory.count(publication.message),
+            frame: self.memory.shared.count(publication.message.frame().clone()),
             slot: self.slot_of(Some(publication.topic), publication.key),
         }
     }

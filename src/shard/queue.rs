@@ -9,6 +9,7 @@
 //! frames have a lane of their own: they wait for the send in flight and for nothing else, and of pongs only the newest
 //! waits (RFC 6455 §5.5.3). An idle session has no queue at all.
 
+use super::joins::Joins;
 use crate::base::limits::{CONTROL_FRAMES_WAITING_MAX, CONTROL_PAYLOAD_BYTES_MAX, SEND_BYTES_MAX};
 use crate::driver::{Batch, BatchPool};
 use bytes::Bytes;
@@ -148,14 +149,17 @@ impl Queue {
         answer
     }
 
-    /// The same for a message that is encoded already.
-    pub(super) fn write_shared(&mut self, batches: &mut BatchPool, frame: &Bytes, own: bool) {
+    /// The same for a message that is encoded already: this session's own, or one that others share.
+    pub(super) fn write_shared(&mut self, batches: &mut BatchPool, joins: &mut Joins, frame: &Bytes, own: bool) {
+        if !own {
+            return self.write(batches, |batch| batch.push_joined(frame, |left, right| joins.join(left, right)));
+        }
         let copied = self.write(batches, |batch| {
             let before = batch.owned_len();
             batch.push_shared(frame);
             batch.owned_len() > before
         });
-        if own && !copied {
+        if !copied {
             self.charged_leaving += frame.len();
         }
     }
@@ -314,6 +318,7 @@ impl Queue {
     pub(super) fn take_next(
         &mut self,
         batches: &mut BatchPool,
+        joins: &mut Joins,
         encode_pong: impl FnOnce(&[u8], &mut Vec<u8>),
     ) -> Option<Box<Batch>> {
         if self.in_flight > 0 {
@@ -341,7 +346,10 @@ impl Queue {
         {
             let waiting = self.remove(0);
             let before = batch.owned_len();
-            batch.push_shared(&waiting.frame);
+            match waiting.kind {
+                Kind::Shared => batch.push_joined(&waiting.frame, |left, right| joins.join(left, right)),
+                Kind::Own | Kind::Fixed => batch.push_shared(&waiting.frame),
+            }
             // By reference it is this queue's memory still; copied, it is once more.
             let copied = batch.owned_len() - before;
             let referenced = if copied == 0 && waiting.kind != Kind::Shared { waiting.frame.len() } else { 0 };

@@ -410,8 +410,8 @@ impl<T> Core<T> {
         if !self.is_open(key) {
             return false;
         }
-        let coalesced = self.change_queue(key, |queue, encoder, batches| {
-            queue.push_pong(batches, payload, |out| {
+        let coalesced = self.change_queue(key, |queue, encoder, supplies| {
+            queue.push_pong(&mut supplies.batches, payload, |out| {
                 let written = encoder.encode_pong((), payload, out);
                 debug_assert!(written.is_ok(), "a ping's payload fits into a pong");
             })

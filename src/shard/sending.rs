@@ -1,13 +1,14 @@
 //! What becomes of messages: they leave, wait, or are let go of by a session's policy; each that is dropped is counted.
 
 use super::closing::CloseCause;
-use super::core::{Core, SendOutcome};
+use super::core::{Core, SendOutcome, Supplies};
 use super::mailbox::{Post, SessionKey};
 use super::options::{Policy, SessionOptions};
-use super::queue::{DroppedMessage, Tag};
+use super::queue::{DroppedMessage, Queue, Tag};
 use super::session::{Flags, Stage};
 use super::stats::DropReason;
 use crate::base::key::Key;
+use crate::protocol::encoder::{Encoder, Server};
 use crate::protocol::message::{Message, MessageKind, Prepared};
 use bytes::Bytes;
 use std::hash::BuildHasher;
@@ -36,9 +37,10 @@ impl<T> Core<T> {
                 if self.is_short_of_memory() {
                     return self.refuse(key, &own_tag(slot), DropReason::Memory);
                 }
-                self.change_queue(key, |queue, encoder, batches| {
-                    let written =
-                        queue.write(batches, |batch| batch.append(|out| encoder.encode_message((), message, out)));
+                self.change_queue(key, |queue, encoder, supplies| {
+                    let written = queue.write(&mut supplies.batches, |batch| {
+                        batch.append(|out| encoder.encode_message((), message, out))
+                    });
                     debug_assert!(written.is_ok(), "its readiness was asked");
                 });
                 self.count_taken(key);
@@ -60,7 +62,9 @@ impl<T> Core<T> {
                 if self.is_short_of_memory() {
                     return self.refuse(key, &message.tag, DropReason::Memory);
                 }
-                self.change_queue(key, |queue, _, batches| queue.write_shared(batches, message.frame, message.own));
+                self.change_queue(key, |queue, _, Supplies { batches, joins }| {
+                    queue.write_shared(batches, joins, message.frame, message.own);
+                });
                 self.count_taken(key);
                 SendOutcome::Sent
             }
@@ -290,8 +294,8 @@ impl<T> Core<T> {
             Some(state) if state.stage == Stage::Open && !state.encoder.is_fragmented() => {}
             _ => return SendOutcome::Closed,
         }
-        self.send_fragment(key, payload.len(), |queue, encoder, batches| {
-            queue.append_fragment(batches, false, |out| {
+        self.send_fragment(key, payload.len(), |queue, encoder, supplies| {
+            queue.append_fragment(&mut supplies.batches, false, |out| {
                 let written = encoder.encode_first((), kind, payload, out);
                 debug_assert!(written.is_ok(), "no message is under way");
             });
@@ -304,8 +308,8 @@ impl<T> Core<T> {
             Some(state) if state.stage == Stage::Open && state.encoder.is_fragmented() => {}
             _ => return SendOutcome::Closed,
         }
-        let outcome = self.send_fragment(key, payload.len(), |queue, encoder, batches| {
-            queue.append_fragment(batches, last, |out| {
+        let outcome = self.send_fragment(key, payload.len(), |queue, encoder, supplies| {
+            queue.append_fragment(&mut supplies.batches, last, |out| {
                 let written = encoder.encode_next((), payload, last, out);
                 debug_assert!(written.is_ok(), "a message is under way");
             });
@@ -320,35 +324,27 @@ impl<T> Core<T> {
         &mut self,
         key: Key,
         bytes: usize,
-        append: impl FnOnce(
-            &mut super::queue::Queue,
-            &mut crate::protocol::encoder::Encoder<crate::protocol::encoder::Server>,
-            &mut crate::driver::BatchPool,
-        ),
+        append: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut Supplies),
     ) -> SendOutcome {
         let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
         let options = *self.options.get(state.options);
+        let waits = state.queue.as_ref().is_some_and(|queue| queue.is_sending() || queue.has_waiting());
         // Nothing is lost: the caller offers the same fragment again, when the queue has drained.
         if !self.fits(key, bytes, &options) || self.is_short_of_memory() {
             return SendOutcome::Dropped;
         }
-        let sending = state_is_sending(self.sessions.get(key).and_then(|state| state.queue.as_deref()));
         self.change_queue(key, append);
         if let Some(state) = self.sessions.get_mut(key) {
             state.last_message = self.now;
         }
         self.look_at_high_water(key, &options, &Tag::default(), Some(self.global(key)));
-        if sending { SendOutcome::Queued } else { SendOutcome::Sent }
+        if waits { SendOutcome::Queued } else { SendOutcome::Sent }
     }
 
     /// A number for a message's key, and for its topic if it was published.
     pub(super) fn slot_of(&self, topic: Option<&str>, key: u64) -> u64 {
         self.slot_hash.hash_one((topic, key)).max(1)
     }
-}
-
-fn state_is_sending(queue: Option<&super::queue::Queue>) -> bool {
-    queue.is_some_and(|queue| queue.is_sending() || queue.has_waiting())
 }
 
 impl<'a> Outgoing<'a> {
