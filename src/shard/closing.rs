@@ -1,5 +1,6 @@
 //! Why sessions end, and what is known of one that has ended.
 
+use super::mailbox::SessionKey;
 use crate::protocol::close::CloseCode;
 use crate::protocol::error::ProtocolError;
 use std::fmt;
@@ -142,6 +143,8 @@ impl fmt::Display for CloseCause {
 /// A session that has ended: why, and what is known of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Ended {
+    /// Which session it was.
+    pub session: SessionKey,
     /// Why. Who it was and what the system said stand in its methods.
     pub cause: CloseCause,
     /// The code of the close frame that ended it: the peer's, or ours. `None` where no close frame did.

@@ -60,12 +60,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         core.unsubscribe_all(key);
         core.let_producers_go(key);
         core.producers.forget(key);
+        let session = core.global(key);
         let Some(state) = core.sessions.get_mut(key) else { return };
         // Not this session's any more, and perhaps soon others'.
         core.options.leave(std::mem::take(&mut state.options));
         let since = |time: Tick| Tick::duration(core.now.since(time));
         let rare = state.rare();
         let ended = Ended {
+            session,
             cause: cause.clone(),
             code: cause.code().or_else(|| rare?.close_code),
             queued_bytes: state.buffered_bytes(),
