@@ -18,6 +18,8 @@ pub(super) struct Draining {
     pub(super) ends_at: Time,
     /// Who is to be told goodbye and when, the next one last.
     farewells: Vec<(Time, Key)>,
+    /// Whether nobody is waited for any more who has no WebSocket: since the last goodbye.
+    requests_over: bool,
 }
 
 impl Draining {
@@ -28,6 +30,9 @@ impl Draining {
 
 impl<D: Driver, H: Handler> Shard<D, H> {
     /// Stops accepting, and plans a goodbye for everybody. Told once more, the end comes no later.
+    ///
+    /// Whoever asks on a connection that stands is answered for as long as goodbyes are said: so those who look whether
+    /// the server is ready learn that it is not.
     pub(super) fn begin_drain(&mut self, drain: Drain) {
         let now = self.core.time;
         let ends_at = now + drain.deadline;
@@ -45,14 +50,13 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             let Some(key) = self.core.sessions.key_at(index) else { continue };
             match self.core.sessions.get(key).map(|state| state.stage) {
                 Some(Stage::Open) => farewells.push((now + part_of(drain.window, key), key)),
-                Some(Stage::Head) => self.finish(key, Stage::Finishing, &CloseCause::Shutdown),
                 // Our last bytes have been out for a while: the end does not wait for what strangers still send.
                 Some(Stage::Lingering) => self.end(key, &CloseCause::Closed),
                 _ => {}
             }
         }
         farewells.sort_unstable_by_key(|(at, _)| std::cmp::Reverse(*at));
-        self.draining = Some(Draining { drain, ends_at, farewells });
+        self.draining = Some(Draining { drain, ends_at, farewells, requests_over: false });
         self.say_farewells();
     }
 
@@ -62,6 +66,19 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         while let Some((_, key)) = draining.farewells.pop_if(|(at, _)| *at <= self.core.time) {
             let Drain { code, reason, .. } = &draining.drain;
             self.core.close_and_remember(key, *code, reason);
+        }
+        if draining.farewells.is_empty() && !std::mem::replace(&mut draining.requests_over, true) {
+            self.end_requests();
+        }
+    }
+
+    /// Ends the connections that wait for a request, or for the rest of one.
+    fn end_requests(&mut self) {
+        for index in 0..self.core.sessions.slots() {
+            let Some(key) = self.core.sessions.key_at(index) else { continue };
+            if self.core.sessions.get(key).is_some_and(|state| state.stage == Stage::Head) {
+                self.finish(key, Stage::Finishing, &CloseCause::Shutdown);
+            }
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Start and shutdown: what is refused, who is told, and that everything ends.
 
-use crate::support::{DEADLINE, Desk, Ended, Event, Events, Received, TestServer, local_config};
-use ringwave::{CloseCause, Config, Server};
+use crate::support::{DEADLINE, Desk, Ended, Event, Events, Received, TestServer, local_config, upgrade_with};
+use ringwave::{CloseCause, Config, Drain, Server};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -53,6 +53,30 @@ fn what_was_sent_before_the_shutdown_arrives_before_its_close_frame() {
     client.put_close(Some((1001, ""))).flush();
     assert_eq!(client.next(), Received::End(Ended::Orderly));
     ending.join().expect("no panic").expect("the server ends without an error");
+}
+
+#[test]
+fn requests_are_answered_for_as_long_as_goodbyes_are_said() {
+    let (server, _events) = TestServer::desk(|_| {});
+    let mut clients: Vec<_> = (0..20).map(|number| server.client(&format!("/desk?{number}"))).collect();
+    let mut prober = server.raw();
+    prober.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(prober.answer().status, 200);
+    let mut late = server.raw();
+    crate::support::eventually("all are accepted", || server.handle().stats().connections == 22);
+    let drain = Drain { window: Duration::from_secs(1), deadline: DEADLINE, ..Drain::default() };
+    server.handle().drain(&drain);
+    crate::support::eventually("it drains", || server.handle().stats().draining == 1);
+    prober.write("GET / HTTP/1.1\r\nHost: x\r\n\r\n");
+    assert_eq!(prober.answer().status, 200);
+    late.write(upgrade_with("/echo", ""));
+    assert_eq!(late.answer().status, 503);
+    let told = clients.iter_mut().map(|client| {
+        assert_eq!(client.next(), Received::close(1001, "the server shuts down"));
+        client.put_close(Some((1001, ""))).flush();
+    });
+    assert_eq!(told.count(), 20);
+    prober.assert_end();
 }
 
 #[test]
