@@ -9,7 +9,7 @@ use ringwave::protocol::handshake::ClientRequest;
 use ringwave::protocol::mask::MaskingKey;
 use ringwave::{CloseCode, CloseFrame, Limits, Message, MessageKind};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Read, Write};
+use std::io::{ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
 
 /// Masking and handshake keys: the same in every run, different for every seed (splitmix64).
@@ -222,7 +222,7 @@ impl Client {
 
     fn read(&mut self) -> Option<Ended> {
         let mut bytes = [0; 16_384];
-        let count = match self.stream.read(&mut bytes) {
+        let count = match super::raw::read(&mut self.stream, &mut bytes) {
             Ok(0) => return Some(Ended::Orderly),
             Ok(count) => count,
             Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(Ended::Reset),

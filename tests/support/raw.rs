@@ -1,7 +1,7 @@
 //! A client of bare bytes, and answers read by hand: what is on the wire, before any parser of ours has judged it.
 
 use super::{DEADLINE, Ended};
-use std::io::{ErrorKind, Read, Write};
+use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 
 /// A connection with deadlines on both directions, whose writes leave at once.
@@ -11,6 +11,16 @@ pub(super) fn connected(address: SocketAddr) -> TcpStream {
     stream.set_read_timeout(Some(DEADLINE)).expect("a positive timeout");
     stream.set_write_timeout(Some(DEADLINE)).expect("a positive timeout");
     stream
+}
+
+/// One read. A process that is stopped and goes on finds its reads interrupted where they have a deadline (signal(7)).
+pub(super) fn read(stream: &mut TcpStream, bytes: &mut [u8]) -> io::Result<usize> {
+    loop {
+        match stream.read(bytes) {
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            read => return read,
+        }
+    }
 }
 
 /// The request of RFC 6455 §1.2 with more header lines, each with its end.
@@ -169,7 +179,7 @@ impl Raw {
 
     fn read(&mut self) -> Option<Ended> {
         let mut bytes = [0; 16_384];
-        match self.stream.read(&mut bytes) {
+        match read(&mut self.stream, &mut bytes) {
             Ok(0) => Some(Ended::Orderly),
             Ok(count) => {
                 self.gathered.extend_from_slice(&bytes[..count]);
