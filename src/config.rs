@@ -139,6 +139,13 @@ pub struct ConfigError {
     high: usize,
 }
 
+impl ConfigError {
+    /// The option, as it is named in [`Config`].
+    pub const fn name(&self) -> &'static str {
+        self.name
+    }
+}
+
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} is {}, which is not within {} and {}", self.name, self.value, self.low, self.high)
