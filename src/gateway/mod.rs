@@ -9,9 +9,11 @@
 
 pub(crate) mod args;
 pub(crate) mod console;
+mod values;
 
-use ringwave::base::limits::TOPIC_BYTES_MAX;
+use ringwave::base::limits::{PATTERN_LEVELS_MAX, TOPIC_BYTES_MAX};
 use ringwave::{Context, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required};
+use std::rc::Rc;
 
 const PAGE: &str = include_str!("page.html");
 /// The page runs its own script and connects back to us; it loads nothing from anywhere.
@@ -19,53 +21,80 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
                            connect-src 'self' ws: wss:; img-src data:; base-uri 'none'; form-action 'none'; \
                            frame-ancestors 'none'";
 
-/// The application: one on each shard, without state of its own.
-pub(crate) struct App;
+/// What the applications of all shards share.
+#[derive(Clone, Debug)]
+pub(crate) struct Common {
+    /// Whether a topic may be a pattern.
+    pub(crate) wildcards: bool,
+}
 
-/// What a session was opened for.
-pub(crate) enum Client {
+/// The application: one on each shard.
+pub(crate) struct App {
+    common: Common,
+    echo: Client,
+}
+
+/// What a session was opened for. Sessions for the same share it: a million of them cost their pointers.
+#[derive(Clone)]
+pub(crate) struct Client(Rc<Purpose>);
+
+// With more, the engine's record of a session grows beyond 64 and 8 bytes.
+const _: () = assert!(size_of::<Option<Client>>() == 8);
+
+enum Purpose {
     /// `/echo`.
     Echo,
-    /// `/ws`: the topics it publishes to, in the order it named them.
-    Topics(Box<[String]>),
+    /// `/ws`.
+    Topics(Topics),
+}
+
+impl App {
+    pub(crate) fn new(common: Common) -> Self {
+        Self { common, echo: Client(Rc::new(Purpose::Echo)) }
+    }
+
+    fn client_for(&self, request: &UpgradeRequest<'_>) -> Result<Client, Response> {
+        match request.path() {
+            "/echo" => Ok(self.echo.clone()),
+            "/ws" => match Topics::of(request.query().unwrap_or_default(), self.common.wildcards) {
+                Ok(topics) => Ok(Client(Rc::new(Purpose::Topics(topics)))),
+                Err(reason) => Err(Response::new(400).text(reason)),
+            },
+            _ => Err(Response::new(404).text("there is no WebSocket here: try /echo or /ws?topic=a\n")),
+        }
+    }
 }
 
 impl Handler for App {
     type Data = Client;
 
     fn on_upgrade(&mut self, _: &mut Context<'_, Client>, request: &UpgradeRequest<'_>) -> Upgrade<Client> {
-        match request.path() {
-            "/echo" => Upgrade::accept(Client::Echo),
-            "/ws" => match topics_of(request.query().unwrap_or_default()) {
-                Ok(topics) => Upgrade::accept(Client::Topics(topics)),
-                Err(reason) => Upgrade::reject(Response::new(400).text(reason)),
-            },
-            _ => Upgrade::reject(Response::new(404).text("there is no WebSocket here: try /echo or /ws?topic=a\n")),
+        match self.client_for(request) {
+            Ok(client) => Upgrade::accept(client),
+            Err(response) => Upgrade::reject(response),
         }
     }
 
     fn on_open(&mut self, session: &mut Session<'_, Client>) {
-        let Client::Topics(topics) = session.data_mut() else { return };
-        let topics = std::mem::take(topics);
-        for topic in &topics {
-            session.subscribe(topic).expect("topics_of has checked names and count");
+        let client = session.data().clone();
+        if let Purpose::Topics(topics) = &*client.0 {
+            for topic in topics.names.iter().chain(&topics.patterns) {
+                session.subscribe(topic).expect("Topics::of has checked names and count");
+            }
         }
-        *session.data_mut() = Client::Topics(topics);
     }
 
     fn on_message(&mut self, session: &mut Session<'_, Client>, message: Message<'_>) {
-        match session.data_mut() {
-            Client::Echo => {
+        let client = session.data().clone();
+        match &*client.0 {
+            Purpose::Echo => {
                 session.send(message);
             }
-            Client::Topics(topics) => {
-                // Taken out for the call: publishing needs the whole shard.
-                let topics = std::mem::take(topics);
+            Purpose::Topics(topics) => {
                 let message = session.prepare(message);
-                for topic in &topics {
+                for topic in &topics.names {
                     session.publish_prepared(topic, &message);
                 }
-                *session.data_mut() = Client::Topics(topics);
             }
         }
     }
@@ -93,22 +122,54 @@ impl Handler for App {
 /// Topics that one connection may name: the library allows more, a query line hardly does.
 const TOPICS_MAX: usize = 64;
 
-/// The topics that a query names, each once.
-fn topics_of(query: &str) -> Result<Box<[String]>, &'static str> {
-    let mut topics: Vec<String> = Vec::new();
-    for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-        if name != "topic" || topics.iter().any(|topic| *topic == value) {
-            continue;
+/// The topics of a session, each once, in the order in which it named them.
+#[derive(Debug, PartialEq, Eq)]
+struct Topics {
+    /// What it sends goes to these.
+    names: Vec<String>,
+    /// It only listens to these.
+    patterns: Vec<String>,
+}
+
+impl Topics {
+    /// The topics that a query names.
+    fn of(query: &str, wildcards: bool) -> Result<Self, &'static str> {
+        let mut topics = Self { names: Vec::new(), patterns: Vec::new() };
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            let list = if is_pattern(&value) { &topics.patterns } else { &topics.names };
+            if name != "topic" || list.iter().any(|topic| *topic == value) {
+                continue;
+            }
+            if value.is_empty() || value.len() > TOPIC_BYTES_MAX {
+                return Err("a topic's name has 1 to 255 bytes\n");
+            }
+            if topics.names.len() + topics.patterns.len() == TOPICS_MAX {
+                return Err("a connection names at most 64 topics\n");
+            }
+            if !is_pattern(&value) {
+                topics.names.push(value.into_owned());
+                continue;
+            }
+            if !wildcards {
+                return Err("a level of a topic is not + or #: this server knows no wildcards\n");
+            }
+            // MQTT 3.1.1 §4.7.1.2: `#` is the last level.
+            if value.split('/').rev().skip(1).any(|level| level == "#") {
+                return Err("# stands at the end of a topic only\n");
+            }
+            if value.split('/').count() > PATTERN_LEVELS_MAX {
+                return Err("a topic with wildcards has at most 32 levels\n");
+            }
+            topics.patterns.push(value.into_owned());
         }
-        if value.is_empty() || value.len() > TOPIC_BYTES_MAX {
-            return Err("a topic's name has 1 to 255 bytes\n");
-        }
-        if topics.len() == TOPICS_MAX {
-            return Err("a connection names at most 64 topics\n");
-        }
-        topics.push(value.into_owned());
+        let is_empty = topics.names.is_empty() && topics.patterns.is_empty();
+        if is_empty { Err("name a topic: /ws?topic=a\n") } else { Ok(topics) }
     }
-    if topics.is_empty() { Err("name a topic: /ws?topic=a\n") } else { Ok(topics.into()) }
+}
+
+/// Whether the engine takes this for a pattern.
+fn is_pattern(topic: &str) -> bool {
+    topic.split('/').any(|level| matches!(level, "+" | "#"))
 }
 
 #[cfg(test)]
@@ -117,13 +178,26 @@ mod tests {
 
     #[test]
     fn topics_are_read_from_the_query() {
-        let topics = |query: &str| topics_of(query).map(Vec::from);
-        assert_eq!(topics("topic=a&topic=b"), Ok(vec!["a".to_owned(), "b".to_owned()]));
-        assert_eq!(topics("x=1&topic=a+b%2Fc&topic=a%20b/c"), Ok(vec!["a b/c".to_owned()]));
-        assert!(topics("").is_err());
-        assert!(topics("topic=").is_err());
-        assert!(topics(&format!("topic={}", "x".repeat(256))).is_err());
+        let names = |query: &str| Topics::of(query, false).map(|topics| topics.names);
+        assert_eq!(names("topic=a&topic=b"), Ok(vec!["a".to_owned(), "b".to_owned()]));
+        assert_eq!(names("x=1&topic=a+b%2Fc&topic=a%20b/c"), Ok(vec!["a b/c".to_owned()]));
+        assert_eq!(names("topic=a%2Bb/c%23"), Ok(vec!["a+b/c#".to_owned()]));
+        assert!(names("").is_err());
+        assert!(names("topic=").is_err());
+        assert!(names(&format!("topic={}", "x".repeat(256))).is_err());
         let many: String = (0..65).map(|number| format!("topic={number}&")).collect();
-        assert!(topics(&many).is_err());
+        assert!(names(&many).is_err());
+        assert!(names("topic=a/%2B").is_err() && names("topic=%23").is_err());
+    }
+
+    #[test]
+    fn patterns_are_told_from_names_where_they_are_allowed() {
+        let topics = Topics::of("topic=a/%2B&topic=b&topic=%23&topic=a/%2B", true).expect("sound");
+        assert_eq!(topics.names, ["b"]);
+        assert_eq!(topics.patterns, ["a/+", "#"]);
+        assert!(Topics::of("topic=a/%23/b", true).is_err());
+        let levels = |count: usize| format!("topic={}%2B", "a/".repeat(count - 1));
+        assert!(Topics::of(&levels(32), true).is_ok());
+        assert!(Topics::of(&levels(33), true).is_err());
     }
 }
