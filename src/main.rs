@@ -13,6 +13,7 @@ mod gateway;
 
 use clap::Parser;
 use gateway::args::{Cli, ServeArgs};
+use gateway::log::{Event, Log};
 use gateway::{App, Common};
 use ringwave::{Drain, Handle, Server};
 use signal_hook::consts::{SIGINT, SIGTERM};
@@ -29,15 +30,11 @@ fn main() -> ExitCode {
     match serve(&Cli::parse().into_serve()) {
         Ok(code) => code,
         Err(error) => {
-            say(&error.to_string());
+            // A server does not depend on there being anybody who reads this.
+            let _ = writeln!(io::stderr(), "ringwave: {error}");
             ExitCode::FAILURE
         }
     }
-}
-
-/// Says something to whoever reads our standard error: a server does not depend on there being anybody.
-fn say(text: &str) {
-    let _ = writeln!(io::stderr(), "ringwave: {text}");
 }
 
 fn serve(args: &ServeArgs) -> io::Result<ExitCode> {
@@ -47,29 +44,29 @@ fn serve(args: &ServeArgs) -> io::Result<ExitCode> {
     };
     // Before the threads are started: a signal that comes early is not lost.
     let signals = Signals::new([SIGTERM, SIGINT])?;
-    let common = Common { wildcards: args.wildcards() };
+    let running = Log::start(args.logged())?;
+    let log = running.log();
+    log.take_panics();
+    let common = Common { log: log.clone(), wildcards: args.wildcards() };
     let server = Server::start(config.clone(), move |_shard| App::new(common.clone()))?;
     gateway::console::announce(&server, &config);
 
     let handle = server.handle();
-    let of_thread = handle.clone();
-    std::thread::spawn(move || end_on_signals(signals, &of_thread, &drain));
+    let (of_thread, log_of_thread) = (handle.clone(), log.clone());
+    std::thread::spawn(move || end_on_signals(signals, &of_thread, &drain, &log_of_thread));
     server.join()?;
     // What the shards have counted outlives them.
     let sessions_cut = handle.stats().ended_shutdown;
-    if sessions_cut == 0 {
-        return Ok(ExitCode::SUCCESS);
-    }
-    say(&format!("{sessions_cut} sessions were cut off"));
-    Ok(ExitCode::from(CUT_OFF))
+    log.tell(Event::Drained { sessions_cut });
+    Ok(if sessions_cut == 0 { ExitCode::SUCCESS } else { ExitCode::from(CUT_OFF) })
 }
 
-fn end_on_signals(mut signals: Signals, handle: &Handle, drain: &Drain) {
+fn end_on_signals(mut signals: Signals, handle: &Handle, drain: &Drain, log: &Log) {
     let mut signals = signals.forever();
     if signals.next().is_some() {
+        let sessions = handle.stats().sessions;
+        log.tell(Event::Draining { sessions, window: drain.window, deadline: drain.deadline, code: drain.code });
         handle.drain(drain);
-        let time = humantime::format_duration(drain.deadline);
-        say(&format!("shutting down, at most {time}; once more to end now"));
     }
     if signals.next().is_some() {
         std::process::exit(AT_ONCE);

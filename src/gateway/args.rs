@@ -1,5 +1,6 @@
 //! Flags and environment variables of the server, and the configuration they make.
 
+use super::log::Ends;
 use super::values::{
     DrainCode, Optional, RateChoice, SlowConsumer, byte_rate, bytes, count_rate, duration, optional_duration,
 };
@@ -180,6 +181,16 @@ pub(crate) struct ServeArgs {
         env = "RINGWAVE_DRAIN_CODE"
     )]
     drain_code: DrainCode,
+
+    /// Which ends of sessions are logged, a line each on standard error: none, those that nobody asked for, all (and with them refused upgrades)
+    #[arg(
+        long,
+        value_name = "off|problems|all",
+        hide_possible_values = true,
+        default_value = "problems",
+        env = "RINGWAVE_LOG"
+    )]
+    log: Ends,
 }
 
 impl ServeArgs {
@@ -264,6 +275,11 @@ impl ServeArgs {
         }
         let (code, reason) = self.drain_code.code();
         Ok(Drain { window, deadline, code, reason: reason.to_owned() })
+    }
+
+    /// Which ends of sessions are logged.
+    pub(crate) const fn logged(&self) -> Ends {
+        self.log
     }
 
     /// Whether topics may be patterns.
@@ -382,6 +398,7 @@ mod tests {
             ("--lifetime", "soon", "write 500ms, 30s, 5m"),
             ("--slow-consumer", "drop", "drop-new, drop-old"),
             ("--rate-answer", "drop", "pause, close"),
+            ("--log", "some", "off, problems, all"),
         ] {
             let error = error(&[flag, value]);
             assert!(error.contains(flag) && error.contains(seen), "{error}");

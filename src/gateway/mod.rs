@@ -9,10 +9,15 @@
 
 pub(crate) mod args;
 pub(crate) mod console;
+mod line;
+pub(crate) mod log;
 mod values;
 
+use log::{Event, Log};
 use ringwave::base::limits::{PATTERN_LEVELS_MAX, TOPIC_BYTES_MAX};
-use ringwave::{Context, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required};
+use ringwave::{
+    Context, Ended, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required,
+};
 use std::rc::Rc;
 
 const PAGE: &str = include_str!("page.html");
@@ -24,6 +29,7 @@ const PAGE_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; script
 /// What the applications of all shards share.
 #[derive(Clone, Debug)]
 pub(crate) struct Common {
+    pub(crate) log: Log,
     /// Whether a topic may be a pattern.
     pub(crate) wildcards: bool,
 }
@@ -68,10 +74,17 @@ impl App {
 impl Handler for App {
     type Data = Client;
 
-    fn on_upgrade(&mut self, _: &mut Context<'_, Client>, request: &UpgradeRequest<'_>) -> Upgrade<Client> {
+    fn on_upgrade(&mut self, context: &mut Context<'_, Client>, request: &UpgradeRequest<'_>) -> Upgrade<Client> {
         match self.client_for(request) {
             Ok(client) => Upgrade::accept(client),
-            Err(response) => Upgrade::reject(response),
+            Err(response) => {
+                let log = &self.common.log;
+                if log.tells_all() {
+                    let (shard, peer, status) = (context.shard(), context.peer_addr(), response.status());
+                    log.tell(Event::UpgradeRefused { shard, peer, status, path: request.path().to_owned() });
+                }
+                Upgrade::reject(response)
+            }
         }
     }
 
@@ -97,6 +110,10 @@ impl Handler for App {
                 }
             }
         }
+    }
+
+    fn on_close(&mut self, context: &mut Context<'_, Client>, _: Client, ended: &Ended) {
+        self.common.log.session_ended(context.shard(), ended);
     }
 
     fn on_request(&mut self, _: &mut Context<'_, Client>, request: &Request<'_>) -> Response {
