@@ -20,6 +20,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::time::SystemTime;
 
 /// The deadline cut sessions off.
 const CUT_OFF: u8 = 3;
@@ -47,7 +48,7 @@ fn serve(args: &ServeArgs) -> io::Result<ExitCode> {
     let running = Log::start(args.logged())?;
     let log = running.log();
     log.take_panics();
-    let common = Common { log: log.clone(), wildcards: args.wildcards() };
+    let common = Common { log: log.clone(), wildcards: args.wildcards(), started: SystemTime::now() };
     let server = Server::start(config.clone(), move |_shard| App::new(common.clone()))?;
     gateway::console::announce(&server, &config);
 

@@ -106,7 +106,6 @@ impl Log {
     }
 
     /// Events that could not be written so far.
-    #[cfg(test)]
     pub(crate) fn lost_count(&self) -> u64 {
         self.shared.lost.load(Ordering::Relaxed)
     }

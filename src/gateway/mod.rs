@@ -5,20 +5,25 @@
 //! | `/echo` | a WebSocket that says back what it is told |
 //! | `/ws?topic=a&topic=b` | a WebSocket on topics: their messages arrive as they are, what is sent goes to each of them |
 //! | `/livez` | 200 while the process lives |
+//! | `/readyz` | 200 while it wants connections, 503 once it was told to end |
+//! | `/metrics` | counters as OpenMetrics text |
 //! | `/` | a page to try it with |
 
 pub(crate) mod args;
 pub(crate) mod console;
 mod line;
 pub(crate) mod log;
+mod metrics;
 mod values;
 
 use log::{Event, Log};
+use metrics::Scrape;
 use ringwave::base::limits::{PATTERN_LEVELS_MAX, TOPIC_BYTES_MAX};
 use ringwave::{
     Context, Ended, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required,
 };
 use std::rc::Rc;
+use std::time::SystemTime;
 
 const PAGE: &str = include_str!("page.html");
 /// The page runs its own script and connects back to us; it loads nothing from anywhere.
@@ -32,6 +37,7 @@ pub(crate) struct Common {
     pub(crate) log: Log,
     /// Whether a topic may be a pattern.
     pub(crate) wildcards: bool,
+    pub(crate) started: SystemTime,
 }
 
 /// The application: one on each shard.
@@ -116,21 +122,30 @@ impl Handler for App {
         self.common.log.session_ended(context.shard(), ended);
     }
 
-    fn on_request(&mut self, _: &mut Context<'_, Client>, request: &Request<'_>) -> Response {
+    fn on_request(&mut self, context: &mut Context<'_, Client>, request: &Request<'_>) -> Response {
         let path = request.path();
-        if !matches!(path, "/" | "/livez" | "/echo" | "/ws") {
-            return Response::new(404).text("not found: try /, /livez, or a WebSocket on /echo or /ws?topic=a\n");
+        if !matches!(path, "/" | "/livez" | "/readyz" | "/metrics" | "/echo" | "/ws") {
+            return Response::new(404)
+                .text("not found: try /, /livez, /readyz, /metrics, or a WebSocket on /echo or /ws?topic=a\n");
         }
         if !matches!(request.method(), "GET" | "HEAD") {
             return Response::new(405).header("Allow", "GET, HEAD").text("this is read with GET\n");
         }
+        let fresh = |status| Response::new(status).header("Cache-Control", "no-store");
         match path {
             "/" => Response::new(200)
                 .header("Content-Security-Policy", PAGE_POLICY)
                 .header("X-Content-Type-Options", "nosniff")
                 .header("Referrer-Policy", "no-referrer")
                 .body("text/html; charset=utf-8", PAGE),
-            "/livez" => Response::new(200).header("Cache-Control", "no-store").text("ok\n"),
+            "/livez" => fresh(200).text("ok\n"),
+            "/readyz" if context.handle().is_draining() => fresh(503).text("draining\n"),
+            "/readyz" => fresh(200).text("ready\n"),
+            "/metrics" => {
+                let Common { log, started, .. } = &self.common;
+                let scrape = Scrape { handle: context.handle(), started: *started, log_lines_lost: log.lost_count() };
+                fresh(200).body(metrics::CONTENT_TYPE, scrape.into_text())
+            }
             _ => upgrade_required("this is a WebSocket: connect with ws://\n"),
         }
     }
