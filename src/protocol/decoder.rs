@@ -31,7 +31,7 @@ pub enum Event<'a> {
     /// sent on by reference, unmasked as a server sends it. Whoever does not care takes both alike:
     /// `Event::Message(message) | Event::Assembled(message, _)`.
     Assembled(Message<'a>, &'a Prepared),
-    /// With [`Delivery::Chunks`](crate::Delivery::Chunks): the next part of a message that does not lie whole, in one
+    /// With [`Delivery::Chunks`]: the next part of a message that does not lie whole, in one
     /// frame, in the bytes lent. Control frames may come between two chunks, another message may not.
     Chunk(Chunk<'a>),
     /// Answer it with a pong of the same payload.

@@ -66,7 +66,7 @@ pub struct SessionOptions {
     /// It is closed with 1001 when it has lived for so long, or for up to a tenth less: those that were opened together
     /// do not all come back together. Default: never.
     pub lifetime_max: Option<Duration>,
-    /// Whether [`Session::peer_addr`](super::Session::peer_addr) is known for as long as it lives, and not for the time
+    /// Whether [`Context::peer_addr`](super::Context::peer_addr) is known for as long as it lives, and not for the time
     /// of its upgrade only. About 100 bytes a session. Default: no.
     pub keeps_peer_addr: bool,
 }
