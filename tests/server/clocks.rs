@@ -1,0 +1,133 @@
+//! Pings, round trips and lifetimes as the clock has them; durations from a millisecond to for ever.
+
+use crate::support::{Client, Ended, Received, TICK, TestServer, eventually};
+use ringwave::{CloseCause, CloseCode, Config, SessionOptions};
+use std::io::Read;
+use std::time::{Duration, Instant};
+
+/// What the scheduler of a busy machine may add.
+const SLACK: Duration = Duration::from_millis(400);
+
+/// The next thing is a ping of the engine's.
+#[track_caller]
+fn ping_of(client: &mut Client) -> Vec<u8> {
+    match client.next() {
+        Received::Ping(payload) => payload,
+        other => panic!("a ping was expected, not {other:?}"),
+    }
+}
+
+#[test]
+fn sessions_opened_together_are_pinged_over_a_tenth_of_the_interval() {
+    const INTERVAL: Duration = Duration::from_secs(1);
+    let (server, _reports) = TestServer::rig(|config| config.settings.ping_interval = Some(INTERVAL));
+    let pinged: Vec<(Duration, Instant)> = std::thread::scope(|scope| {
+        let waiting: Vec<_> = (0..100)
+            .map(|_| {
+                let before = Instant::now();
+                let mut client = server.client("/x");
+                let after = Instant::now();
+                scope.spawn(move || {
+                    ping_of(&mut client);
+                    let now = Instant::now();
+                    assert!(before + INTERVAL + SLACK > now - (after - before), "{:?} late", now - after);
+                    (now - before, now)
+                })
+            })
+            .collect();
+        waiting.into_iter().map(|thread| thread.join().expect("it is pinged")).collect()
+    });
+    let earliest = pinged.iter().map(|(after, _)| *after).min().expect("a hundred");
+    assert!(earliest + TICK >= INTERVAL * 9 / 10, "pinged after {earliest:?}");
+    let at = || pinged.iter().map(|(_, at)| *at);
+    let spread = at().max().expect("a hundred") - at().min().expect("a hundred");
+    assert!(spread >= Duration::from_millis(60), "all within {spread:?}");
+}
+
+#[test]
+fn a_session_lives_as_long_as_it_may() {
+    const LIFE: Duration = Duration::from_secs(1);
+    let (server, reports) = TestServer::rig_with(
+        |config| {
+            config.settings.ping_interval = Some(Duration::from_millis(150));
+            config.settings.close_timeout = Duration::from_millis(200);
+        },
+        |name| (name == "mortal").then(|| SessionOptions { lifetime_max: Some(LIFE), ..SessionOptions::default() }),
+    );
+    let mut immortal = server.client("/immortal");
+    let mut ends = Vec::new();
+    std::thread::scope(|scope| {
+        let lives: Vec<_> = (0..50)
+            .map(|number| {
+                let start = Instant::now();
+                let mut client = server.client("/mortal");
+                let opened = start.elapsed();
+                scope.spawn(move || {
+                    // Whatever it does meanwhile does not prolong its life.
+                    loop {
+                        match client.next() {
+                            Received::Ping(payload) => client.put("x").put_pong(&payload).flush(),
+                            Received::Text(_) => {}
+                            other => {
+                                assert_eq!(other, Received::close(1001, "it may not live longer"));
+                                break;
+                            }
+                        }
+                    }
+                    let lived = start.elapsed();
+                    if number % 2 == 0 {
+                        client.put_close(None).flush();
+                    }
+                    assert_eq!(client.next(), Received::End(Ended::Orderly));
+                    (lived, opened)
+                })
+            })
+            .collect();
+        ends.extend(lives.into_iter().map(|thread| thread.join().expect("it ends")));
+    });
+    for (lived, opened) in ends {
+        assert!(lived + TICK >= LIFE * 9 / 10 && lived < LIFE + opened + SLACK, "{lived:?}");
+    }
+    for _ in 0..50 {
+        let (name, ended) = reports.closed();
+        assert_eq!(
+            (name.as_str(), ended.cause, ended.code),
+            ("mortal", CloseCause::LifetimeOver, Some(CloseCode::GOING_AWAY))
+        );
+    }
+    assert_eq!(server.stats().ended_lifetime_over, 50);
+    immortal.send("still here");
+    while let Received::Ping(_) = immortal.next() {}
+}
+
+/// Every duration that a user may set.
+fn set_all(config: &mut Config, duration: Duration) {
+    let settings = &mut config.settings;
+    settings.handshake_timeout = duration;
+    settings.idle_timeout = Some(duration);
+    settings.ping_interval = Some(duration);
+    settings.pong_timeout = duration;
+    settings.close_timeout = duration;
+    settings.stall_timeout = duration;
+    settings.user_timeout = Some(duration);
+    settings.retry_after = duration;
+    settings.session.lifetime_max = Some(duration);
+}
+
+#[test]
+fn a_millisecond_is_a_duration() {
+    let (server, _reports) = TestServer::rig(|config| set_all(config, Duration::from_millis(1)));
+    for _ in 0..50 {
+        let mut raw = server.raw();
+        // Whatever comes first: an answer, its end, or the end before it.
+        let _ = std::io::Write::write_all(&mut raw.stream, crate::support::upgrade_with("/x", "").as_bytes());
+        let _ = raw.stream.read(&mut [0; 1_000]);
+    }
+    eventually("all are gone", || {
+        let stats = server.stats();
+        (stats.connections, stats.sessions, stats.queues, stats.timers) == (0, 0, 0, 0)
+    });
+    let before = server.stats().turns;
+    std::thread::sleep(Duration::from_secs(1));
+    assert!(server.stats().turns - before < 5, "nobody is there");
+}
