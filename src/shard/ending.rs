@@ -194,6 +194,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if let Some(state) = self.core.sessions.get_mut(key) {
             state.since = self.core.now;
             state.flags.set(Flags::PINGED, true);
+            state.flags.set(Flags::PING_LEAVES, true);
         }
         self.core.ping_for_round_trip(key);
         self.core.arm_timer(key);

@@ -286,12 +286,11 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return self.core.doom(link, CloseCause::PeerGone(error.raw_os_error()));
         }
         state.last_sent = self.core.now;
-        if is_empty {
-            // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our
-            // close) begins now.
-            if state.stage != Stage::Open || state.flags.has(Flags::PINGED) {
-                state.since = self.core.now;
-            }
+        // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The
+        // wait for a pong begins when the ping is out: what follows it proves nothing about the peer.
+        let ping_left = state.flags.set(Flags::PING_LEAVES, false);
+        if ping_left || (is_empty && state.stage != Stage::Open) {
+            state.since = self.core.now;
         }
         let more = !is_empty || state.stage >= Stage::Finishing;
         if more && !state.flags.set(Flags::DIRTY, true) {

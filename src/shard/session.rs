@@ -61,6 +61,8 @@ impl Flags {
 
     /// Held back because other shards are behind with what it publishes.
     pub(super) const AHEAD: u16 = 1 << 12;
+    /// The send that carries our ping has not ended.
+    pub(super) const PING_LEAVES: u16 = 1 << 13;
 
     /// Any of these, and nothing is received.
     const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD;
@@ -205,6 +207,7 @@ impl<T> SessionState<T> {
         self.stage = stage;
         self.since = now;
         self.flags.set(Flags::PINGED, false);
+        self.flags.set(Flags::PING_LEAVES, false);
     }
 
     /// Moves times that lie further back than ticks can be compared up to where they still can: a session may stay

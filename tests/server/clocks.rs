@@ -3,6 +3,8 @@
 use crate::support::{Client, Ended, Received, TICK, TestServer, eventually};
 use ringwave::{CloseCause, CloseCode, Config, SessionOptions};
 use std::io::Read;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the scheduler of a busy machine may add.
@@ -130,4 +132,42 @@ fn a_millisecond_is_a_duration() {
     let before = server.stats().turns;
     std::thread::sleep(Duration::from_secs(1));
     assert!(server.stats().turns - before < 5, "nobody is there");
+}
+/// Half-open: the kernel of the peer takes whatever is sent, but nobody is there.
+#[test]
+fn a_peer_that_takes_everything_and_says_nothing_is_found_by_its_ping() {
+    // Something is sent in nearly no turn, and in nearly every one.
+    for every in [Duration::from_millis(50), Duration::from_micros(100)] {
+        assert_is_found_by_its_ping(every);
+    }
+}
+
+fn assert_is_found_by_its_ping(every: Duration) {
+    let (server, reports) = TestServer::rig(|config| {
+        config.settings.ping_interval = Some(Duration::from_millis(200));
+        config.settings.pong_timeout = Duration::from_millis(500);
+        config.settings.user_timeout = None;
+    });
+    let start = Instant::now();
+    let mut client = server.client("/half-open");
+    client.send("subscribe ticks");
+    let stop = Arc::new(AtomicBool::new(false));
+    let ticker = std::thread::spawn({
+        let (handle, stop) = (server.handle(), stop.clone());
+        move || {
+            while !stop.load(Ordering::Relaxed) {
+                // A full mailbox is as good: something is sent.
+                let _ = handle.publish("ticks", "tick");
+                std::thread::sleep(every);
+            }
+        }
+    });
+    let (name, ended) = reports.closed();
+    let passed = start.elapsed();
+    stop.store(true, Ordering::Relaxed);
+    ticker.join().expect("it does not panic");
+    assert_eq!((name.as_str(), ended.cause), ("half-open", CloseCause::PongTimeout), "{every:?}");
+    assert!(passed + TICK >= Duration::from_millis(680), "{passed:?}");
+    assert!(passed < Duration::from_millis(700) + 2 * SLACK, "{passed:?}");
+    assert!(ended.since_sent < Duration::from_millis(500), "it was sent to {:?} ago", ended.since_sent);
 }
