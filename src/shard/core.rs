@@ -61,7 +61,7 @@ pub(super) struct Core<T> {
     pub(super) handshakes: Bucket,
     /// The message that the handler is called with, if it is a frame that can be sent on as it is.
     pub(super) lent: Option<Prepared>,
-    /// What makes numbers of names for `Tag::slot`.
+    /// What makes numbers of names for `Tag::slot`, and seals pings.
     pub(super) slot_hash: RandomState,
     /// Sessions that are held back until the outboxes are short again.
     pub(super) ahead: Vec<Key>,

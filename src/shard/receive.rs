@@ -18,6 +18,7 @@ use crate::protocol::encoder::Server;
 use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::{Request, Response};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 /// What a plain request or an upgrade leads to.
@@ -364,24 +365,39 @@ impl<T> Core<T> {
         true
     }
 
-    /// A ping of ours carries the microseconds of the shard's clock; a pong with them tells how long they were on their
-    /// way. A peer that makes them up cheats itself only.
+    /// A pong tells how long it and its ping were on their way, if it answers one of ours.
     fn measure_round_trip(&mut self, key: Key, payload: &[u8]) {
-        let now = (self.time.as_nanos() / 1_000) as u32;
-        if let (Some(state), Ok(sent)) = (self.sessions.get_mut(key), payload.try_into())
+        let Some((sent, _)) = payload.split_first_chunk() else { return };
+        let sent = u32::from_be_bytes(*sent);
+        if *payload != self.ping_payload(key, sent) {
+            return;
+        }
+        let now = self.now_micros();
+        if let Some(state) = self.sessions.get_mut(key)
             && state.flags.set(Flags::PONG_DUE, false)
         {
-            state.round_trip_micros = now.wrapping_sub(u32::from_be_bytes(sent)).max(1);
+            state.round_trip_micros = now.wrapping_sub(sent).max(1);
         }
     }
 
     /// A ping that measures the round trip.
     pub(super) fn ping_for_round_trip(&mut self, key: Key) {
-        let now = (self.time.as_nanos() / 1_000) as u32;
         if let Some(state) = self.sessions.get_mut(key) {
             state.flags.set(Flags::PONG_DUE, true);
         }
-        self.ping(key, &now.to_be_bytes());
+        let payload = self.ping_payload(key, self.now_micros());
+        self.ping(key, &payload);
+    }
+
+    /// When it was sent, and what tells it from pings of the application's and from what a peer makes up.
+    fn ping_payload(&self, key: Key, sent: u32) -> [u8; 8] {
+        let seal = self.slot_hash.hash_one((key, sent)) as u32;
+        (u64::from(sent) << 32 | u64::from(seal)).to_be_bytes()
+    }
+
+    /// Microseconds of the shard's clock, modulo 2³² (71 minutes).
+    const fn now_micros(&self) -> u32 {
+        (self.time.as_nanos() / 1_000) as u32
     }
 
     /// The peer's close frame: answered with the same code, unless it is the answer to ours (RFC 6455 §5.5.1).

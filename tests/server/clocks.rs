@@ -1,6 +1,6 @@
 //! Pings, round trips and lifetimes as the clock has them; durations from a millisecond to for ever.
 
-use crate::support::{Client, Ended, Received, TICK, TestServer, eventually};
+use crate::support::{Client, DEADLINE, Ended, Received, TICK, TestServer, eventually};
 use ringwave::{CloseCause, CloseCode, Config, SessionOptions};
 use std::io::Read;
 use std::sync::Arc;
@@ -170,4 +170,51 @@ fn assert_is_found_by_its_ping(every: Duration) {
     assert!(passed + TICK >= Duration::from_millis(680), "{passed:?}");
     assert!(passed < Duration::from_millis(700) + 2 * SLACK, "{passed:?}");
     assert!(ended.since_sent < Duration::from_millis(500), "it was sent to {:?} ago", ended.since_sent);
+}
+
+/// The microseconds of the session's last round trip, as its handler knows them; 0 before the first.
+#[track_caller]
+fn round_trip(client: &mut Client) -> Duration {
+    client.send("round_trip");
+    loop {
+        match client.next() {
+            Received::Text(micros) => return Duration::from_micros(micros.parse().expect("a number")),
+            Received::Ping(_) => {}
+            other => panic!("a text was expected, not {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn the_round_trip_is_that_of_the_engines_ping_and_no_other() {
+    const DELAY: Duration = Duration::from_millis(100);
+    let (server, _reports) = TestServer::rig(|config| {
+        config.settings.ping_interval = Some(Duration::from_secs(1));
+        config.settings.pong_timeout = DEADLINE;
+    });
+    let mut client = server.client("/timed");
+    assert_eq!(round_trip(&mut client), Duration::ZERO);
+    // Pongs that nobody asked for, of every length, before a ping and while it waits for its answer.
+    let unsolicited = |client: &mut Client| {
+        for length in 0..=16 {
+            client.put_pong(&vec![0x55; length]);
+        }
+        client.flush();
+        assert_eq!(round_trip(client), Duration::ZERO, "nothing was measured yet");
+    };
+    unsolicited(&mut client);
+    let ping = ping_of(&mut client);
+    unsolicited(&mut client);
+    // A ping of the application's, as long as the engine's own.
+    client.send(&format!("ping {}", "p".repeat(ping.len())));
+    let own = ping_of(&mut client);
+    client.put_pong(&own).flush();
+    assert_eq!(round_trip(&mut client), Duration::ZERO);
+    // The delay is what is measured.
+    std::thread::sleep(DELAY);
+    client.put_pong(&ping).flush();
+    let measured = round_trip(&mut client);
+    assert!((DELAY..DELAY + 2 * SLACK).contains(&measured), "{measured:?}");
+    client.put_pong(&[1, 2, 3, 4]).put_pong(&ping).put_pong(b"").flush();
+    assert_eq!(round_trip(&mut client), measured);
 }
