@@ -153,6 +153,8 @@ mod tests {
         let deadlines = Deadlines::new(&settings);
         let key = Key::new(1, 1);
         let mut state = SessionState::<()>::new(Tick::new(5));
+        // Whatever is limited in its life knows when it began.
+        state.rare_mut().opened_at = Tick::new(5);
         for stage in [Stage::Head, Stage::Closing, Stage::Open] {
             state.stage = stage;
             assert_eq!(deadlines.next(key, &state, &options), None, "{stage:?}");

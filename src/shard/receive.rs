@@ -226,7 +226,8 @@ impl<T> Core<T> {
 
     /// Whether one more WebSocket is welcome. Asked before the application is: RFC 6455 §4.2.2, before 101 any answer will do.
     fn admit(&mut self, link: Key) -> Result<(), Response> {
-        let wait = self.settings.retry_after.as_secs().max(1);
+        // Whoever is told to wait for a century has understood.
+        let wait = self.settings.retry_after.as_secs().clamp(1, u64::from(u32::MAX));
         let refusal = |status, text: &'static str| {
             let wait = wait + ((wait * u64::from(link.scattered())) >> 32);
             Err(Response::new(status).header("Retry-After", wait.to_string()).text(text))

@@ -1,7 +1,7 @@
 //! Pings, round trips and lifetimes as the clock has them; durations from a millisecond to for ever.
 
 use crate::support::{Client, DEADLINE, Ended, Received, TICK, TestServer, eventually};
-use ringwave::{CloseCause, CloseCode, Config, SessionOptions};
+use ringwave::{CloseCause, CloseCode, Config, Drain, SessionOptions};
 use std::io::Read;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -217,4 +217,40 @@ fn the_round_trip_is_that_of_the_engines_ping_and_no_other() {
     assert!((DELAY..DELAY + 2 * SLACK).contains(&measured), "{measured:?}");
     client.put_pong(&[1, 2, 3, 4]).put_pong(&ping).put_pong(b"").flush();
     assert_eq!(round_trip(&mut client), measured);
+}
+#[test]
+fn for_ever_is_a_duration() {
+    let (server, reports) = TestServer::rig(|config| {
+        set_all(config, Duration::MAX);
+        config.settings.sessions_max = Some(2);
+    });
+    let mut client = server.client("/patient");
+    let mut stubborn = server.client("/stubborn");
+    let mut refused = server.raw();
+    let answer = refused.write(crate::support::upgrade_with("/late", "")).answer();
+    assert_eq!(answer.status, 503);
+    answer.header("Retry-After").expect("it says when").parse::<u64>().expect("a number of seconds");
+    client.echo(&[7; 100_000]);
+    stubborn.send("close 1000 bye");
+    assert_eq!(stubborn.next(), Received::close(1000, "bye"));
+    // Nothing is due: the shard sleeps.
+    let rests = |what: &str| {
+        let before = server.stats().turns;
+        std::thread::sleep(Duration::from_secs(1));
+        let turns = server.stats().turns - before;
+        assert!(turns < 20, "{turns} turns in a second: {what}");
+    };
+    rests("two sessions and nothing to do");
+    server.handle().drain(&Drain { window: Duration::MAX, deadline: Duration::MAX, ..Drain::default() });
+    eventually("it drains", || server.stats().draining == 1);
+    rests("it drains for ever");
+    assert_eq!(server.stats().sessions, 2);
+    server.handle().drain(&Drain { deadline: Duration::MAX, ..Drain::default() });
+    assert_eq!(client.next(), Received::close(1001, "the server shuts down"));
+    rests("it waits for an answer for ever");
+    for client in [&mut client, &mut stubborn] {
+        client.put_close(None).flush();
+        assert_eq!(client.next(), Received::End(Ended::Orderly));
+        assert_eq!(reports.closed().1.cause, CloseCause::Closed);
+    }
 }
