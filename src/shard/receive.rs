@@ -153,7 +153,11 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 
     fn on_ending(&mut self, link: Link, ending: Ending) {
+        let is_doomed = self.core.sessions.get(link).is_some_and(|state| state.stage == Stage::Doomed);
         match ending {
+            Ending::Panicked => self.end_after_panic(link),
+            // By what stood before it in the same read: the first cause counts, and nothing more is said.
+            _ if is_doomed => {}
             Ending::Closed(cause) => self.finish(link, Stage::Finishing, &cause),
             Ending::Answered => self.finish(link, Stage::FinishingLong, &CloseCause::Closed),
             Ending::Failed(Failure::Frame(error)) => {
@@ -165,7 +169,6 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::Closed);
             }
             Ending::Failed(Failure::Response(_)) => unreachable!("a server receives no response"),
-            Ending::Panicked => self.end_after_panic(link),
             Ending::RateExceeded => {
                 self.core.close_with(link, CloseCode::POLICY_VIOLATION, "more than its rate allows");
                 self.finish(link, Stage::FinishingLong, &CloseCause::RateExceeded);

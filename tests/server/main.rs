@@ -7,6 +7,7 @@
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
+//! | `causes` | what is known of a session that has ended |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
@@ -15,6 +16,7 @@
 #[path = "../support/mod.rs"]
 mod support;
 
+mod causes;
 mod clocks;
 mod deadlines;
 mod ending;
