@@ -64,7 +64,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let rare = state.rare();
         let ended = Ended {
             cause: cause.clone(),
-            code: cause.code().or_else(|| rare?.close_code),
+            // The application's came first if there is one: nothing follows a close frame.
+            code: rare.and_then(|rare| rare.close_code).or_else(|| cause.code()),
             queued_bytes: state.buffered_bytes(),
             dropped: rare.map_or(0, |rare| rare.dropped),
             since_received: since(state.last_received),

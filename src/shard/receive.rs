@@ -174,7 +174,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::RateExceeded);
             }
             Ending::OutOfMemory => {
-                self.core.close_with(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
+                // The cause tells no code: where it ends a session for its queue, there is no close frame.
+                self.core.close_and_remember(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
                 self.finish(link, Stage::FinishingLong, &CloseCause::OutOfMemory);
             }
         }
