@@ -1,10 +1,11 @@
 //! What is known of a session that has ended: who ended it and why, with which code, and what was lost.
 
-use crate::support::{Ended, Received, TestServer, eventually};
+use crate::support::{DEADLINE, Ended, Received, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};
 use ringwave::protocol::error::ProtocolError;
-use ringwave::{CloseCause, CloseCode};
+use ringwave::{CloseCause, CloseCode, Rate, SessionOptions};
 use std::io::Write;
+use std::time::{Duration, Instant};
 
 /// A frame as a client sends it, masked with zeros.
 fn frame(first: u8, payload: &[u8]) -> Vec<u8> {
@@ -71,4 +72,48 @@ fn whoever_sends_more_than_there_is_memory_for_is_told_to_come_back() {
     assert_eq!((ended.cause, ended.code), (CloseCause::OutOfMemory, Some(CloseCode::TRY_AGAIN_LATER)));
     assert_eq!(client.next(), Received::End(Ended::Orderly));
     eventually("nothing is held", || server.stats().memory_bytes == 0);
+}
+
+// Sessions that are not read from
+
+/// Whatever held a session back before, the answer to our close frame is heard.
+#[test]
+fn a_close_of_ours_is_answered_by_a_session_that_was_held_back() {
+    let slow = SessionOptions { message_rate: Some(Rate { per_second: 1, burst: 1 }), ..SessionOptions::default() };
+    let (server, reports) = TestServer::rig_with(
+        |config| config.settings.close_timeout = 10 * DEADLINE,
+        move |name| (name == "throttled").then_some(slow),
+    );
+    for name in ["paused", "throttled"] {
+        let mut client = server.client(&format!("/{name}"));
+        let (_, key) = reports.opened();
+        match name {
+            "paused" => client.send("pause"),
+            // It owes the time of nine.
+            _ => {
+                for _ in 0..10 {
+                    client.put("x");
+                }
+                client.flush();
+            }
+        }
+        let mut raw = server.raw();
+        // What was sent before has been read when this is answered: one shard serves both.
+        raw.write("GET / HTTP/1.1\r\nHost: h\r\n\r\n").answer();
+        let start = Instant::now();
+        server.handle().close(key, CloseCode::NORMAL, "over").expect("the mailbox has room");
+        loop {
+            match client.next() {
+                Received::Text(_) => {}
+                other => {
+                    assert_eq!(other, Received::close(1000, "over"));
+                    break;
+                }
+            }
+        }
+        client.put_close(Some((1000, ""))).flush();
+        assert_eq!(client.next(), Received::End(Ended::Orderly));
+        assert_eq!(reports.closed().1.cause, CloseCause::Closed, "{name}");
+        assert!(start.elapsed() < Duration::from_secs(5), "{name}: after {:?}", start.elapsed());
+    }
 }
