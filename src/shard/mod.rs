@@ -283,7 +283,12 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let is_empty = queue.is_empty();
         self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
-            return self.core.doom(link, CloseCause::PeerGone(error.raw_os_error()));
+            let cause = CloseCause::PeerGone(error.raw_os_error());
+            return match state.stage > Stage::Doomed {
+                // Nothing is received any more that would tell of it.
+                true => self.end(link, &cause),
+                false => self.core.doom(link, cause),
+            };
         }
         state.last_sent = self.core.now;
         // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The

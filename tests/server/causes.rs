@@ -4,7 +4,9 @@ use crate::support::{DEADLINE, Ended, Received, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};
 use ringwave::protocol::error::ProtocolError;
 use ringwave::{CloseCause, CloseCode, Rate, SessionOptions};
+use socket2::SockRef;
 use std::io::Write;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
 /// A frame as a client sends it, masked with zeros.
@@ -116,4 +118,22 @@ fn a_close_of_ours_is_answered_by_a_session_that_was_held_back() {
         assert_eq!(reports.closed().1.cause, CloseCause::Closed, "{name}");
         assert!(start.elapsed() < Duration::from_secs(5), "{name}: after {:?}", start.elapsed());
     }
+}
+
+/// It ended its side, was still to be sent something, and broke: nobody waits for a deadline.
+#[test]
+fn a_peer_that_breaks_while_the_last_bytes_are_sent_is_forgotten_at_once() {
+    let (server, reports) = TestServer::rig(|config| {
+        config.settings.close_timeout = 10 * DEADLINE;
+        config.settings.stall_timeout = 10 * DEADLINE;
+    });
+    let mut client = server.client("/breaks");
+    // More than the sockets' buffers hold.
+    client.put("send 30000000").put("x").flush();
+    client.stream.shutdown(Shutdown::Write).expect("it is connected");
+    assert_eq!(reports.closed().1.cause, CloseCause::PeerGone(None));
+    assert_eq!(server.stats().connections, 1);
+    SockRef::from(&client.stream).set_linger(Some(Duration::ZERO)).expect("a TCP socket");
+    drop(client);
+    eventually("it is gone", || server.stats().connections == 0);
 }
