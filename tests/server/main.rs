@@ -9,6 +9,7 @@
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `causes` | what is known of a session that has ended |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
+//! | `draining` | ends in order |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
 //! | `lifetime` | start and shutdown |
@@ -19,6 +20,7 @@ mod support;
 mod causes;
 mod clocks;
 mod deadlines;
+mod draining;
 mod ending;
 mod handshake;
 mod lifetime;
