@@ -73,8 +73,9 @@ impl Deadlines {
             true => state.rare().map(|rare| (rare.resume_at, Deadline::Resume)),
             false => None,
         };
-        if !state.is_flushed() {
-            // Nothing else runs while the peer is still being sent to.
+        if state.is_sending() {
+            // Nothing else runs while the peer is still being sent to. What has gathered in this turn leaves at its end, and
+            // what waits for the end of a message of ours waits for us.
             return earliest([Some((state.last_sent.plus(self.stall), Deadline::Stall)), resume]);
         }
         let after = |since: Tick, ticks: Option<u32>, what| ticks.map(|ticks| (since.plus(ticks), what));

@@ -176,6 +176,11 @@ impl<T> SessionState<T> {
         self.queue.as_ref().is_none_or(|queue| queue.is_empty())
     }
 
+    /// Whether something is in flight.
+    pub(super) fn is_sending(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_sending())
+    }
+
     /// Whether its bytes are to be received. One that closes or is over is read to its end, whatever held it back before:
     /// nothing that comes fills its queue any more.
     pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
