@@ -45,6 +45,8 @@ pub(super) struct Core<T> {
     /// The same, less the time in which the shard did not run though it should have. All deadlines are of this clock.
     pub(super) uptime: Time,
     pub(super) now: Tick,
+    /// The turn before began late: [`Core::pass_time`].
+    pub(super) was_late: bool,
     /// Sessions with something to flush, each once.
     pub(super) dirty: Vec<Key>,
     /// Sessions to end at the turn's end, with the cause.
@@ -90,6 +92,7 @@ impl<T> Core<T> {
             time: Time::default(),
             uptime: Time::default(),
             now: Tick::default(),
+            was_late: false,
             dirty: Vec::new(),
             doomed: Vec::new(),
             reading: Vec::new(),

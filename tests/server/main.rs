@@ -10,6 +10,7 @@
 //! | `causes` | what is known of a session that has ended |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `draining` | ends in order |
+//! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
 //! | `lifetime` | start and shutdown |
@@ -28,4 +29,5 @@ mod messages;
 mod pressure;
 mod requests;
 mod stalls;
+mod suspended;
 mod topics;
