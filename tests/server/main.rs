@@ -13,6 +13,7 @@
 //! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
+//! | `panics` | a handler that panics costs one session |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -26,6 +27,7 @@ mod ending;
 mod handshake;
 mod lifetime;
 mod messages;
+mod panics;
 mod pressure;
 mod requests;
 mod stalls;
