@@ -113,7 +113,7 @@ impl Config {
         let streamed_bytes_max = usize::try_from(limits.streamed_bytes_max).unwrap_or(usize::MAX);
         range("streamed_bytes_max", streamed_bytes_max, 1, usize::MAX)?;
         let stall_millis = usize::try_from(settings.stall_timeout.as_millis()).unwrap_or(usize::MAX);
-        range("stall_timeout in milliseconds", stall_millis, 1, u32::MAX as usize)?;
+        range("stall_timeout in milliseconds", stall_millis, 1, usize::MAX)?;
         range("memory_bytes_max", settings.memory_bytes_max, 1, 1 << 50)?;
         range("sessions_max", settings.sessions_max.unwrap_or(0), 0, self.connections_max)?;
         for (name, rate) in [

@@ -112,6 +112,8 @@ pub const SHARDS_MAX: usize = 1024;
 pub const HELD_BYTES_SPARED: usize = 64 * KIB;
 /// A wait that ends so much later than it should have was no wait: the process was suspended or starved.
 pub const STALL_MIN: Duration = Duration::from_millis(250);
+/// Of stalls closer to each other than this, so much as [`STALL_MIN`] counts as time.
+pub const STALLS_APART: Duration = Duration::from_secs(1);
 /// Send queues that a shard keeps for use again.
 pub const QUEUES_KEPT: usize = 1024;
 /// Control frames other than pongs and closes that wait for one session; of pongs only the newest waits.

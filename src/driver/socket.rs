@@ -72,8 +72,8 @@ fn bind(address: SocketAddr, shared: bool, user_timeout: Option<Duration>) -> io
     // Accepted sockets inherit both. Small frames leave at once, coalescing is the send queue's work.
     socket.set_tcp_nodelay(true).map_err(named("cannot set TCP_NODELAY for"))?;
     if let Some(timeout) = user_timeout {
-        // 0 would be the kernel's default.
-        let timeout = timeout.max(Duration::from_millis(1));
+        // 0 would be the kernel's default, and it counts in an int.
+        let timeout = timeout.clamp(Duration::from_millis(1), Duration::from_millis(i32::MAX as u64));
         socket.set_tcp_user_timeout(Some(timeout)).map_err(named("cannot set TCP_USER_TIMEOUT for"))?;
     }
     socket.bind(&SockAddr::from(address)).map_err(named("cannot bind"))?;
@@ -94,6 +94,7 @@ mod tests {
             (None, None),
             (Some(Duration::from_secs(7)), Some(Duration::from_secs(7))),
             (Some(Duration::from_nanos(1)), Some(Duration::from_millis(1))),
+            (Some(Duration::MAX), Some(Duration::from_millis(i32::MAX as u64))),
         ];
         for (asked, expected) in cases {
             let address = "127.0.0.1:0".parse().expect("an address");

@@ -52,6 +52,8 @@ pub(super) struct Core<T> {
     /// The same, less the time in which the shard did not run though it should have. All deadlines are of this clock.
     pub(super) uptime: Time,
     pub(super) now: Tick,
+    /// When a whole stall was last taken out of it.
+    pub(super) stalled_at: Option<Time>,
     /// Sessions with something to flush, each once.
     pub(super) dirty: Vec<Key>,
     /// Sessions to end at the turn's end, with the cause.
@@ -73,7 +75,7 @@ pub(super) struct Core<T> {
     pub(super) handshakes: Bucket,
     /// The message that the handler is called with, if it is a frame that can be sent on as it is.
     pub(super) lent: Option<Prepared>,
-    /// What makes numbers of names for `Tag::slot`.
+    /// What makes numbers of names for `Tag::slot`, and seals pings.
     pub(super) slot_hash: RandomState,
     /// Sessions that are held back until the outboxes are short again.
     pub(super) ahead: Vec<Key>,
@@ -104,6 +106,7 @@ impl<T> Core<T> {
             time: Time::default(),
             uptime: Time::default(),
             now: Tick::default(),
+            stalled_at: None,
             dirty: Vec::new(),
             doomed: Vec::new(),
             reading: Vec::new(),

@@ -73,8 +73,9 @@ impl Deadlines {
             true => state.rare().map(|rare| (rare.resume_at, Deadline::Resume)),
             false => None,
         };
-        if !state.is_flushed() {
-            // Nothing else runs while the peer is still being sent to.
+        if state.is_sending() {
+            // Nothing else runs while the peer is still being sent to. What has gathered in this turn leaves at its end, and
+            // what waits for the end of a message of ours waits for us.
             return earliest([Some((state.last_sent.plus(self.stall), Deadline::Stall)), resume]);
         }
         let after = |since: Tick, ticks: Option<u32>, what| ticks.map(|ticks| (since.plus(ticks), what));
@@ -153,6 +154,8 @@ mod tests {
         let deadlines = Deadlines::new(&settings);
         let key = Key::new(1, 1);
         let mut state = SessionState::<()>::new(Tick::new(5));
+        // Whatever is limited in its life knows when it began.
+        state.rare_mut().opened_at = Tick::new(5);
         for stage in [Stage::Head, Stage::Closing, Stage::Open] {
             state.stage = stage;
             assert_eq!(deadlines.next(key, &state, &options), None, "{stage:?}");

@@ -69,7 +69,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let ended = Ended {
             session,
             cause: cause.clone(),
-            code: cause.code().or_else(|| rare?.close_code),
+            // The application's came first if there is one: nothing follows a close frame.
+            code: rare.and_then(|rare| rare.close_code).or_else(|| cause.code()),
             queued_bytes: state.buffered_bytes(),
             dropped: rare.map_or(0, |rare| rare.dropped),
             since_received: since(state.last_received),
@@ -202,6 +203,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if let Some(state) = self.core.sessions.get_mut(key) {
             state.since = self.core.now;
             state.flags.set(Flags::PINGED, true);
+            state.flags.set(Flags::PING_LEAVES, true);
         }
         self.core.ping_for_round_trip(key);
         self.core.arm_timer(key);

@@ -99,6 +99,16 @@ impl Default for Drain {
     }
 }
 
+impl Drain {
+    /// Takes what comes sooner of both, and says what the later one says.
+    fn hasten(&mut self, later: &Self) {
+        self.window = self.window.min(later.window);
+        self.deadline = self.deadline.min(later.deadline);
+        self.code = later.code;
+        self.reason.clone_from(&later.reason);
+    }
+}
+
 /// One shard's end of the mail.
 #[derive(Debug)]
 pub(super) struct Mailbox {
@@ -170,14 +180,20 @@ impl Mailbox {
     }
 
     fn tell_drain(&self, drain: &Drain) {
-        *lock(&self.drain) = Some(drain.clone());
+        lock(&self.drain).get_or_insert_with(|| drain.clone()).hasten(drain);
         self.has_drain.store(true, Ordering::SeqCst);
         self.ring();
     }
 
     /// The owner's: what it was told of its end, once.
     pub(super) fn take_drain(&self) -> Option<Drain> {
-        if self.has_drain.swap(false, Ordering::SeqCst) { lock(&self.drain).take() } else { None }
+        if !self.has_drain.load(Ordering::SeqCst) {
+            return None;
+        }
+        // Before it is taken away: whoever asks meanwhile is not told that the server goes on.
+        self.counters.draining.set(1);
+        self.has_drain.store(false, Ordering::SeqCst);
+        lock(&self.drain).take()
     }
 
     /// The owner's: the next post.
@@ -415,8 +431,13 @@ mod tests {
         handle.shutdown(Duration::from_secs(3));
         assert!(!mailboxes.of(0).fall_asleep());
         assert!(handle.is_draining());
+        // Told again before it has seen that: what comes sooner counts, and the words of the later call.
+        let later = Drain { window: Duration::from_secs(1), deadline: Duration::from_secs(9), ..Drain::default() };
+        handle.drain(&Drain { code: CloseCode::SERVICE_RESTART, ..later });
         let drain = mailboxes.of(0).take_drain().expect("it was told");
         assert_eq!((drain.window, drain.deadline), (Duration::ZERO, Duration::from_secs(3)));
+        assert_eq!(drain.code, CloseCode::SERVICE_RESTART);
+        assert!(handle.is_draining(), "at no time does it go back");
         assert_eq!(mailboxes.of(0).take_drain(), None);
         let foreign = SessionKey { shard: 9, key: Key::new(0, 0) };
         assert_eq!(handle.send(foreign, "x"), Ok(()));

@@ -41,7 +41,7 @@ pub use topic::TopicStats;
 use self::core::{Core, Supplies};
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
-use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, WORK_MAX};
+use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, STALLS_APART, WORK_MAX};
 use crate::driver::{Batch, Completion, Driver, Link, Listener};
 use draining::Draining;
 use mailbox::Post;
@@ -320,13 +320,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return match state.stage {
                 Stage::Head | Stage::Open | Stage::Closing => self.core.doom(link, cause),
                 Stage::Doomed => {}
+                // Nothing is received any more that would tell of it.
                 Stage::Finishing | Stage::FinishingLong | Stage::Lingering => self.end(link, &cause),
             };
         }
         state.last_sent = self.core.now;
-        // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our close)
-        // begins now.
-        if is_idle && (state.stage != Stage::Open || state.flags.has(Flags::PINGED)) {
+        // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The
+        // wait for a pong begins when the ping is out: what follows it proves nothing about the peer.
+        let ping_left = state.flags.set(Flags::PING_LEAVES, false);
+        if ping_left || (is_idle && state.stage != Stage::Open) {
             state.since = self.core.now;
         }
         let more = !is_idle || state.stage >= Stage::Finishing;
@@ -404,14 +406,18 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
 impl<T> Core<T> {
     /// The wait is over. If it took much longer than it was to, the process did not run, and could neither hear nor say
-    /// anything: that time is held against nobody. But some of it passes: a shard that is always late must keep its
-    /// deadlines too.
+    /// anything: that time is held against nobody. Soon after one such time some of the next one counts: a shard that is
+    /// late all the time is under load, and whoever makes it so is not to be given time.
     fn pass_time(&mut self, time: Time, timeout: Option<Duration>) {
         let passed = time - self.time;
         let late = timeout.map_or(Duration::ZERO, |timeout| passed.saturating_sub(timeout));
-        let stalled = late.saturating_sub(STALL_MIN);
+        let mut stalled = late.saturating_sub(STALL_MIN);
         if stalled > Duration::ZERO {
             self.counters().stalls.add(1);
+            if self.stalled_at.is_none_or(|at| self.uptime - at >= STALLS_APART) {
+                stalled = late;
+                self.stalled_at = Some(self.uptime);
+            }
         }
         self.time = time;
         self.uptime = self.uptime + (passed - stalled);

@@ -64,7 +64,7 @@ pub struct SessionOptions {
     /// What happens when it sends more.
     pub rate_answer: RateAnswer,
     /// It is closed with 1001 when it has lived for so long, or for up to a tenth less: those that were opened together
-    /// do not all come back together. Default: never.
+    /// do not all come back together. Default, and what is longer than 198 days: never.
     pub lifetime_max: Option<Duration>,
     /// Whether [`Context::peer_addr`](super::Context::peer_addr) is known for as long as it lives, and not for the time
     /// of its upgrade only. About 100 bytes a session. Default: no.
@@ -122,7 +122,9 @@ struct Entry {
 
 impl Entry {
     fn new(options: SessionOptions) -> Self {
-        Self { options, lifetime_ticks: options.lifetime_max.map(|life| Tick::count(life).max(1)), sessions: 0 }
+        let ticks = options.lifetime_max.map(|life| Tick::count(life).max(1));
+        // As long as ticks can tell is never.
+        Self { options, lifetime_ticks: ticks.filter(|ticks| *ticks < Tick::SPAN_MAX), sessions: 0 }
     }
 }
 

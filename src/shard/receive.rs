@@ -18,6 +18,7 @@ use crate::protocol::encoder::Server;
 use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::{Request, Response};
+use std::hash::BuildHasher;
 use std::time::Duration;
 
 /// What a plain request or an upgrade leads to.
@@ -82,7 +83,11 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     fn on_ending(&mut self, link: Link, ending: Option<Ending>) {
         let Some(ending) = ending else { return };
+        let is_doomed = self.core.sessions.get(link).is_some_and(|state| state.stage == Stage::Doomed);
         match ending {
+            Ending::Panicked => self.end_after_panic(link),
+            // By what stood before it in the same read: the first cause counts, and nothing more is said.
+            _ if is_doomed => {}
             Ending::Closed(cause) => self.finish(link, Stage::Finishing, &cause),
             Ending::Answered => self.finish(link, Stage::FinishingLong, &CloseCause::Closed),
             Ending::Failed(Failure::Frame(error)) => {
@@ -94,13 +99,13 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::Closed);
             }
             Ending::Failed(Failure::Response(_)) => unreachable!("a server receives no response"),
-            Ending::Panicked => self.end_after_panic(link),
             Ending::RateExceeded => {
                 self.core.close_with(link, CloseCode::POLICY_VIOLATION, "more than its rate allows");
                 self.finish(link, Stage::FinishingLong, &CloseCause::RateExceeded);
             }
             Ending::OutOfMemory => {
-                self.core.close_with(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
+                // The cause tells no code: where it ends a session for its queue, there is no close frame.
+                self.core.close_and_remember(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
                 self.finish(link, Stage::FinishingLong, &CloseCause::OutOfMemory);
             }
         }
@@ -266,7 +271,8 @@ impl<T> Core<T> {
 
     /// Whether one more WebSocket is welcome. Asked before the application is: RFC 6455 §4.2.2, before 101 any answer will do.
     fn admit(&mut self, link: Key) -> Result<(), Response> {
-        let wait = self.settings.retry_after.as_secs().max(1);
+        // Whoever is told to wait for a century has understood.
+        let wait = self.settings.retry_after.as_secs().clamp(1, u64::from(u32::MAX));
         let refusal = |status, text: &'static str| {
             let wait = wait + ((wait * u64::from(link.scattered())) >> 32);
             Err(Response::new(status).header("Retry-After", wait.to_string()).text(text))
@@ -425,24 +431,39 @@ impl<T> Core<T> {
         true
     }
 
-    /// A ping of ours carries the microseconds of the shard's clock; a pong with them tells how long they were on their
-    /// way. A peer that makes them up cheats itself only.
+    /// A pong tells how long it and its ping were on their way, if it answers one of ours.
     fn measure_round_trip(&mut self, key: Key, payload: &[u8]) {
-        let now = (self.time.as_nanos() / 1_000) as u32;
-        if let (Some(state), Ok(sent)) = (self.sessions.get_mut(key), payload.try_into())
+        let Some((sent, _)) = payload.split_first_chunk() else { return };
+        let sent = u32::from_be_bytes(*sent);
+        if *payload != self.ping_payload(key, sent) {
+            return;
+        }
+        let now = self.now_micros();
+        if let Some(state) = self.sessions.get_mut(key)
             && state.flags.set(Flags::PONG_DUE, false)
         {
-            state.round_trip_micros = now.wrapping_sub(u32::from_be_bytes(sent)).max(1);
+            state.round_trip_micros = now.wrapping_sub(sent).max(1);
         }
     }
 
     /// A ping that measures the round trip.
     pub(super) fn ping_for_round_trip(&mut self, key: Key) {
-        let now = (self.time.as_nanos() / 1_000) as u32;
         if let Some(state) = self.sessions.get_mut(key) {
             state.flags.set(Flags::PONG_DUE, true);
         }
-        self.ping(key, &now.to_be_bytes());
+        let payload = self.ping_payload(key, self.now_micros());
+        self.ping(key, &payload);
+    }
+
+    /// When it was sent, and what tells it from pings of the application's and from what a peer makes up.
+    fn ping_payload(&self, key: Key, sent: u32) -> [u8; 8] {
+        let seal = self.slot_hash.hash_one((key, sent)) as u32;
+        (u64::from(sent) << 32 | u64::from(seal)).to_be_bytes()
+    }
+
+    /// Microseconds of the shard's clock, modulo 2³² (71 minutes).
+    const fn now_micros(&self) -> u32 {
+        (self.time.as_nanos() / 1_000) as u32
     }
 
     /// The peer's close frame: answered with the same code, unless it is the answer to ours (RFC 6455 §5.5.1).

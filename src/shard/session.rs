@@ -61,9 +61,11 @@ impl Flags {
 
     /// Held back because other shards are behind with what it publishes.
     pub(super) const AHEAD: u16 = 1 << 12;
+    /// The send that carries our ping has not ended.
+    pub(super) const PING_LEAVES: u16 = 1 << 13;
 
     /// What came has caused so much work that the rest waits in `Rare::unread`.
-    pub(super) const BEHIND: u16 = 1 << 13;
+    pub(super) const BEHIND: u16 = 1 << 14;
 
     /// Any of these, and nothing is received.
     const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD | Self::BEHIND;
@@ -179,7 +181,13 @@ impl<T> SessionState<T> {
         self.queue.as_ref().is_none_or(|queue| queue.is_idle())
     }
 
-    /// Whether its bytes are to be received. One that closes is read to its end, whatever held it back before.
+    /// Whether something is in flight.
+    pub(super) fn is_sending(&self) -> bool {
+        self.queue.as_ref().is_some_and(|queue| queue.is_sending())
+    }
+
+    /// Whether its bytes are to be received. One that closes is read to its end, whatever held it back before: nothing that
+    /// comes fills its queue any more.
     pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
         let high = (pauses_when_high || self.stage == Stage::Head) && self.flags.has(Flags::HIGH);
         self.stage >= Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
@@ -210,6 +218,7 @@ impl<T> SessionState<T> {
         self.stage = stage;
         self.since = now;
         self.flags.set(Flags::PINGED, false);
+        self.flags.set(Flags::PING_LEAVES, false);
     }
 
     /// Moves times that lie further back than ticks can be compared up to where they still can: a session may stay

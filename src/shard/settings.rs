@@ -28,7 +28,7 @@ pub struct ShardSettings {
     pub close_timeout: Duration,
     /// A session ends when bytes are queued for it and its peer takes neither 256 KiB of them nor all for this long: it
     /// is unreachable or does not read. Found at most twice this long after. While bytes are queued, no other deadline
-    /// runs. At least 1 ms.
+    /// runs. At least 1 ms; more than 49 days are 49 days.
     pub stall_timeout: Duration,
     /// How long the system tries to deliver what a peer does not acknowledge before it gives the connection up
     /// (TCP_USER_TIMEOUT, tcp(7)): what finds a peer that has vanished while something was sent to it.

@@ -7,19 +7,29 @@
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
+//! | `causes` | what is known of a session that has ended |
+//! | `clocks` | pings, round trips, lifetimes; durations of any length |
+//! | `draining` | ends in order |
+//! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
+//! | `panics` | a handler that panics costs one session |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
 mod support;
 
+mod causes;
+mod clocks;
 mod deadlines;
+mod draining;
 mod ending;
 mod handshake;
 mod lifetime;
 mod messages;
+mod panics;
 mod pressure;
 mod requests;
 mod stalls;
+mod suspended;
 mod topics;

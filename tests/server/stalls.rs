@@ -1,6 +1,6 @@
 //! Peers that take what they are sent slowly, or not at all.
 
-use crate::support::{Raw, TestServer};
+use crate::support::{Raw, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};
 use ringwave::{CloseCause, Context, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest};
 use std::io::{Read, Write};
@@ -67,4 +67,45 @@ fn a_peer_that_takes_nothing_is_ended() {
     };
     assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     assert_eq!(events.closed(), ("stalled".to_owned(), CloseCause::Stalled));
+}
+
+/// Silent for longer than a peer may take nothing, then sent to in the very turn in which they are looked at.
+#[test]
+fn what_is_queued_in_the_turn_of_a_look_is_not_held_against_the_peer() {
+    const STALL: Duration = Duration::from_millis(150);
+    let (server, _reports) = TestServer::rig(|config| {
+        config.settings.ping_interval = None;
+        config.settings.stall_timeout = STALL;
+    });
+    let mut clients: Vec<_> = (0..100).map(|_| server.client("/silent")).collect();
+    for client in &mut clients {
+        client.put("subscribe news").put("subscribed").flush();
+        assert_eq!(client.text(), "subscribed");
+    }
+    let (mut slow, mut publisher) = (server.client("/slow"), server.client("/publisher"));
+    std::thread::sleep(2 * STALL);
+    // Long enough that everybody's look is due in the next turn, too short for a stall of the process.
+    slow.send("sleep 200");
+    eventually("it is at work", || server.stats().messages_received == 201);
+    publisher.send("publish news x");
+    for client in &mut clients {
+        assert_eq!(client.text(), "x");
+    }
+    assert_eq!(server.stats().ended_stalled, 0);
+}
+
+/// A message that waits for the end of one in fragments waits for us, not for the peer.
+#[test]
+fn a_pause_between_our_own_fragments_is_no_stall() {
+    const STALL: Duration = Duration::from_millis(100);
+    let (server, _reports) = TestServer::rig(|config| {
+        config.settings.ping_interval = None;
+        config.settings.stall_timeout = STALL;
+    });
+    let mut client = server.client("/pieces");
+    client.put("first a").put("behind").flush();
+    std::thread::sleep(4 * STALL);
+    client.put("last b").flush();
+    assert_eq!(client.text(), "ab");
+    assert_eq!(client.text(), "behind");
 }

@@ -8,16 +8,18 @@
 mod client;
 mod desk;
 mod raw;
+mod rig;
 
 pub(crate) use client::{Client, Received};
 pub(crate) use desk::{Desk, Event, Events};
 pub(crate) use raw::{Frame, Raw, upgrade_with};
+pub(crate) use rig::{Options, Report, Reports, Rig};
 
 use ringwave::driver::descriptor_limit;
-use ringwave::{Config, Handle, Handler, Server};
+use ringwave::{Config, Handle, Handler, Server, SessionOptions, Stats};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::time::{Duration, Instant};
 
 /// How long a test waits for anything before it fails. Nothing that works comes near it.
@@ -64,6 +66,25 @@ impl TestServer {
         let (reports, events) = Events::channel();
         let server = Self::start(change, move |shard| Desk::new(shard, reports.clone()));
         (server, events)
+    }
+
+    /// Starts a server whose application is a [`Rig`], and answers what it reports.
+    pub(crate) fn rig(change: impl FnOnce(&mut Config)) -> (Self, Reports) {
+        Self::rig_with(change, |_| None)
+    }
+
+    /// The same with options for each session, by its name.
+    pub(crate) fn rig_with(
+        change: impl FnOnce(&mut Config),
+        options: impl Fn(&str) -> Option<SessionOptions> + Send + Sync + 'static,
+    ) -> (Self, Reports) {
+        let (maker, reports) = Rig::maker(Arc::new(options));
+        (Self::start(change, maker), reports)
+    }
+
+    /// What all shards have counted.
+    pub(crate) fn stats(&self) -> Stats {
+        self.handle.stats()
     }
 
     pub(crate) const fn address(&self) -> SocketAddr {
