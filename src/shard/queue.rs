@@ -381,3 +381,6 @@ impl Waiting {
         WAITING_BYTES + if self.kind == Kind::Shared { 0 } else { self.frame.len() }
     }
 }
+
+#[cfg(test)]
+mod tests;
