@@ -7,10 +7,12 @@
 
 mod client;
 mod desk;
+mod puppet;
 mod raw;
 
 pub(crate) use client::{Client, Received};
 pub(crate) use desk::{Desk, Event, Events};
+pub(crate) use puppet::{Doll, Note, Puppet, Theatre};
 pub(crate) use raw::{Frame, Raw, upgrade_with};
 
 use ringwave::driver::descriptor_limit;
