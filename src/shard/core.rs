@@ -168,10 +168,10 @@ impl<T> Core<T> {
         }
     }
 
-    /// A session's queue is given back once it is empty: an idle session has none.
+    /// A session's queue is given back once it is free: an idle session has none.
     pub(super) fn put_empty_queue(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        if state.queue.as_ref().is_some_and(|queue| queue.is_empty())
+        if state.queue.as_ref().is_some_and(|queue| queue.is_free())
             && let Some(queue) = state.queue.take()
         {
             self.put_queue(queue);

@@ -122,6 +122,11 @@ impl Queue {
         self.in_flight == 0 && self.next.is_none() && self.waiting.is_empty() && self.control.is_none()
     }
 
+    /// Whether nothing stands here, not even the place of a message's next fragment: another session may have it.
+    pub(super) fn is_free(&self) -> bool {
+        self.is_empty() && self.fragments_at.is_none()
+    }
+
     /// Whether a message would leave at this turn's end.
     #[inline]
     pub(super) fn is_open(&self) -> bool {

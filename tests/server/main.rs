@@ -5,6 +5,7 @@
 //! | `handshake` | upgrades accepted and refused |
 //! | `requests` | plain HTTP on the same port |
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
+//! | `fragments` | messages sent in fragments, and what stands between and behind them |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
@@ -16,6 +17,7 @@ mod support;
 
 mod deadlines;
 mod ending;
+mod fragments;
 mod handshake;
 mod lifetime;
 mod messages;
