@@ -65,7 +65,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let ended = Ended {
             cause: cause.clone(),
             code: cause.code().or_else(|| rare?.close_code),
-            queued_bytes: state.buffered_bytes(),
+            queued_bytes: state.queued_bytes(),
             dropped: rare.map_or(0, |rare| rare.dropped),
             since_received: since(state.last_received),
             since_sent: since(state.last_sent),

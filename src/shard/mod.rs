@@ -267,7 +267,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return self.finish_if_flushed(key);
         };
         state.last_sent = self.core.now;
-        let high = queue.bytes() >= self.core.options.get(state.options).high_water_bytes;
+        let high = queue.leaving_bytes() >= self.core.options.get(state.options).high_water_bytes;
         if high && !state.flags.set(Flags::HIGH, true) {
             self.core.reading.push(key);
         }
@@ -280,24 +280,24 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let queue = state.queue.as_mut().expect("what is sent stands in a queue");
         let before = queue.charged();
         let sent = queue.sent();
-        let is_empty = queue.is_empty();
+        let is_flushed = queue.is_flushed();
         self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
             return self.core.doom(link, CloseCause::PeerGone(error.raw_os_error()));
         }
         state.last_sent = self.core.now;
-        if is_empty {
+        if is_flushed {
             // What runs from the end of our last bytes (the wait for a request, for the answer to a ping or to our
             // close) begins now.
             if state.stage != Stage::Open || state.flags.has(Flags::PINGED) {
                 state.since = self.core.now;
             }
         }
-        let more = !is_empty || state.stage >= Stage::Finishing;
+        let more = !is_flushed || state.stage >= Stage::Finishing;
         if more && !state.flags.set(Flags::DIRTY, true) {
             self.core.dirty.push(link);
         }
-        if is_empty {
+        if is_flushed {
             self.core.put_empty_queue(link);
             self.core.arm_timer(link);
         }
@@ -317,14 +317,16 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn look_at_low_water(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
         let low = self.core.options.get(state.options).low_water_bytes;
-        if !state.flags.has(Flags::HIGH) || state.buffered_bytes() > low {
-            return;
-        }
-        state.flags.set(Flags::HIGH, false);
+        let is_drained = state.flags.has(Flags::HIGH) && state.buffered_bytes() <= low;
         let is_open = state.stage == Stage::Open;
-        self.core.reading.push(key);
-        self.core.let_producers_go(key);
-        if is_open {
+        if is_drained {
+            state.flags.set(Flags::HIGH, false);
+            self.core.reading.push(key);
+        }
+        if state.queued_bytes() <= low {
+            self.core.let_producers_go(key);
+        }
+        if is_drained && is_open {
             let Self { handler, core, .. } = self;
             if shielded(|| handler.on_drain(&mut Session::new(core, key))).is_none() {
                 self.end_after_panic(key);

@@ -72,6 +72,8 @@ pub(super) struct Queue {
     next: Option<Box<Batch>>,
     waiting: VecDeque<Waiting>,
     waiting_bytes: usize,
+    /// Of these, what waits for the last fragment of a message under way.
+    behind_bytes: usize,
     control: Option<Box<Control>>,
     /// While a message is sent in fragments: where the next one goes. What stands behind waits for the last one.
     fragments_at: Option<usize>,
@@ -99,9 +101,19 @@ impl Queue {
         self.in_flight + self.next.as_ref().map_or(0, |batch| batch.len()) + self.waiting_bytes + control
     }
 
+    /// The same without what waits for the last fragment of a message under way: what the peer is to take next.
+    pub(super) fn leaving_bytes(&self) -> usize {
+        self.bytes() - self.behind_bytes
+    }
+
     /// Bytes of messages that wait behind a send in flight.
     pub(super) const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
+    }
+
+    /// Of these, bytes in front of the next fragment.
+    pub(super) const fn front_bytes(&self) -> usize {
+        self.waiting_bytes - self.behind_bytes
     }
 
     pub(super) fn has_waiting(&self) -> bool {
@@ -117,14 +129,15 @@ impl Queue {
         self.in_flight > 0
     }
 
-    /// Whether nothing is queued and nothing in flight.
-    pub(super) fn is_empty(&self) -> bool {
-        self.in_flight == 0 && self.next.is_none() && self.waiting.is_empty() && self.control.is_none()
+    /// Whether all that may leave has left: what still waits then waits for a fragment.
+    pub(super) fn is_flushed(&self) -> bool {
+        let none_may_leave = self.waiting.is_empty() || self.fragments_at == Some(0);
+        self.in_flight == 0 && self.next.is_none() && self.control.is_none() && none_may_leave
     }
 
     /// Whether nothing stands here, not even the place of a message's next fragment: another session may have it.
     pub(super) fn is_free(&self) -> bool {
-        self.is_empty() && self.fragments_at.is_none()
+        self.is_flushed() && self.fragments_at.is_none()
     }
 
     /// Whether a message would leave at this turn's end.
@@ -182,6 +195,7 @@ impl Queue {
         }
         if last {
             self.fragments_at = None;
+            self.behind_bytes = 0;
         }
     }
 
@@ -189,6 +203,7 @@ impl Queue {
     /// messages those were.
     pub(super) fn abandon_fragments(&mut self) -> usize {
         let Some(at) = self.fragments_at.take() else { return 0 };
+        self.behind_bytes = 0;
         let behind = self.waiting.len() - at;
         while self.waiting.len() > at {
             self.remove(self.waiting.len() - 1);
@@ -201,6 +216,9 @@ impl Queue {
     /// Puts a message behind all that waits: this session's own, or one that others share.
     pub(super) fn push(&mut self, frame: &Bytes, tag: Tag, own: bool) {
         let kind = if own { Kind::Own } else { Kind::Shared };
+        if self.fragments_at.is_some() {
+            self.behind_bytes += frame.len();
+        }
         self.insert(self.waiting.len(), frame.clone(), tag, kind);
     }
 
@@ -208,8 +226,12 @@ impl Queue {
     /// others share.
     pub(super) fn replace(&mut self, frame: &Bytes, tag: Tag, own: bool) -> Option<DroppedMessage> {
         let number = *self.slots.as_ref()?.get(&tag.slot)?;
-        let place = &mut self.waiting[(number - self.front) as usize];
+        let at = (number - self.front) as usize;
+        let place = &mut self.waiting[at];
         self.waiting_bytes = self.waiting_bytes - place.frame.len() + frame.len();
+        if self.fragments_at.is_some_and(|fragments_at| at >= fragments_at) {
+            self.behind_bytes = self.behind_bytes - place.frame.len() + frame.len();
+        }
         let kind = if own { Kind::Own } else { Kind::Shared };
         let old = std::mem::replace(place, Waiting { frame: frame.clone(), tag, kind });
         self.charged_waiting = self.charged_waiting - old.charge() + place.charge();
@@ -240,10 +262,10 @@ impl Queue {
         let waiting = self.waiting.remove(at).expect("the caller has counted");
         self.waiting_bytes -= waiting.frame.len();
         self.charged_waiting -= waiting.charge();
-        if let Some(fragments_at) = &mut self.fragments_at
-            && at < *fragments_at
-        {
-            *fragments_at -= 1;
+        match &mut self.fragments_at {
+            Some(fragments_at) if at < *fragments_at => *fragments_at -= 1,
+            Some(_) => self.behind_bytes -= waiting.frame.len(),
+            None => {}
         }
         if at > 0 {
             self.number_slots();

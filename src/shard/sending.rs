@@ -152,14 +152,22 @@ impl<T> Core<T> {
 
     fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, tag: &Tag, origin: Origin) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        if state.buffered_bytes() < options.high_water_bytes {
-            return;
+        let holds_up = options.policy == Policy::PauseProducer && state.queued_bytes() >= options.high_water_bytes;
+        // What waits for a fragment of ours is held against those who sent it, and not against the peer.
+        if state.buffered_bytes() >= options.high_water_bytes {
+            self.rise(key);
         }
-        if !state.flags.set(Flags::HIGH, true) {
-            self.reading.push(key);
-        }
-        if options.policy == Policy::PauseProducer {
+        if holds_up {
             self.hold_up(key, tag, origin);
+        }
+    }
+
+    /// A session is under pressure, until its queue is down to low water.
+    fn rise(&mut self, key: Key) {
+        if let Some(state) = self.sessions.get_mut(key)
+            && !state.flags.set(Flags::HIGH, true)
+        {
+            self.reading.push(key);
         }
     }
 
@@ -328,8 +336,12 @@ impl<T> Core<T> {
     ) -> SendOutcome {
         let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
         let options = *self.options.get(state.options);
-        // Nothing is lost: the caller offers the same fragment again, when the queue has drained.
-        if !self.fits(key, bytes, &options) || self.is_short_of_memory() {
+        let front = state.queue.as_ref().map_or(0, |queue| queue.front_bytes());
+        let is_full = front > 0 && front + bytes > options.queue_bytes_max;
+        // Who has taken all that there was takes the next fragment: nothing else would ever make room.
+        if !state.is_flushed() && (is_full || self.is_short_of_memory()) {
+            // Nothing is lost: the caller offers the same fragment again when it is told that the queue has drained.
+            self.rise(key);
             return SendOutcome::Dropped;
         }
         let sending = state_is_sending(self.sessions.get(key).and_then(|state| state.queue.as_deref()));

@@ -160,8 +160,13 @@ impl<T> SessionState<T> {
     }
 
     /// Bytes that have been accepted for sending and are not with the kernel yet.
-    pub(super) fn buffered_bytes(&self) -> usize {
+    pub(super) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
+    }
+
+    /// The same without what waits for a fragment of ours: what the peer has not taken.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.leaving_bytes())
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -169,9 +174,9 @@ impl<T> SessionState<T> {
         (micros > 0).then(|| Duration::from_micros(micros))
     }
 
-    /// Whether nothing is queued and nothing in flight.
+    /// Whether all that may leave has left.
     pub(super) fn is_flushed(&self) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.is_empty())
+        self.queue.as_ref().is_none_or(|queue| queue.is_flushed())
     }
 
     /// Whether its bytes are to be received. One that is over is read to its end, whatever held it back before.

@@ -285,7 +285,7 @@ impl Pair {
         self.model.fragmented = false;
         self.append(6);
         self.leave_all();
-        assert!(self.queue.is_empty());
+        assert!(self.queue.is_free());
         self.clear();
     }
 
@@ -317,11 +317,15 @@ impl Pair {
         let control: usize = model.control.iter().map(Vec::len).sum();
         assert_eq!(queue.bytes(), model.in_flight + model.next.len() + waiting_bytes + control);
         assert_eq!(queue.waiting_bytes(), waiting_bytes);
+        let behind_bytes: usize = model.behind.iter().map(|frame| frame.bytes.len()).sum();
+        assert_eq!(queue.front_bytes(), waiting_bytes - behind_bytes);
+        assert_eq!(queue.leaving_bytes(), queue.bytes() - behind_bytes);
         assert_eq!(queue.has_waiting(), model.waiting().next().is_some());
         assert_eq!(queue.is_sending(), model.in_flight > 0);
         assert_eq!(queue.is_open(), model.is_idle() && !model.fragmented);
-        let nothing = model.is_idle() && model.next.is_empty() && model.control.is_empty() && model.pong.is_none();
-        assert_eq!(queue.is_empty(), nothing);
+        let leaves = model.in_flight + model.next.len() + model.front.len() + model.control.len();
+        assert_eq!(queue.is_flushed(), leaves == 0 && model.pong.is_none());
+        assert_eq!(queue.is_free(), queue.is_flushed() && model.behind.is_empty() && !model.fragmented);
         // What waits is charged at least for what is its own, and nothing is charged for nothing.
         let own: usize = model.waiting().filter(|frame| frame.own).map(|frame| frame.bytes.len()).sum();
         let lists = model.waiting().count() * WAITING_BYTES;
