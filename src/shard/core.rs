@@ -13,7 +13,7 @@ use super::producers::Producers;
 use super::queue::Queue;
 use super::session::{Flags, SessionState, Stage};
 use super::settings::ShardSettings;
-use super::stats::Counters;
+use super::stats::{Counters, DropReason};
 use super::topic::Topics;
 use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
@@ -202,13 +202,17 @@ impl<T> Core<T> {
             return false;
         }
         let now = self.now;
-        self.change_queue(key, |queue, encoder, batches| {
+        let abandoned = self.change_queue(key, |queue, encoder, batches| {
             queue.clear_control();
             // Messages behind an unfinished one would stand inside of it.
-            queue.abandon_fragments();
+            let abandoned = queue.abandon_fragments();
             let written = queue.append(batches, |out| encoder.encode_close((), close, out));
             debug_assert!(written.is_ok(), "an open session has sent no close frame");
+            abandoned
         });
+        for message in abandoned.into_iter().flatten() {
+            self.note_dropped(key, message.topic.is_some(), message, DropReason::Close);
+        }
         if let Some(state) = self.sessions.get_mut(key) {
             state.enter(Stage::Closing, now);
         }

@@ -199,16 +199,11 @@ impl Queue {
         }
     }
 
-    /// No more fragments come, and the message is unfinished: what waits behind it must not follow. Answers how many
-    /// messages those were.
-    pub(super) fn abandon_fragments(&mut self) -> usize {
-        let Some(at) = self.fragments_at.take() else { return 0 };
+    /// No more fragments come, and the message is unfinished: what waits behind it must not follow. Answers what that was.
+    pub(super) fn abandon_fragments(&mut self) -> Vec<DroppedMessage> {
+        let Some(at) = self.fragments_at.take() else { return Vec::new() };
         self.behind_bytes = 0;
-        let behind = self.waiting.len() - at;
-        while self.waiting.len() > at {
-            self.remove(self.waiting.len() - 1);
-        }
-        behind
+        (at..self.waiting.len()).rev().map(|last| self.remove(last).dropped()).collect()
     }
 
     // Messages that wait
@@ -235,14 +230,13 @@ impl Queue {
         let kind = if own { Kind::Own } else { Kind::Shared };
         let old = std::mem::replace(place, Waiting { frame: frame.clone(), tag, kind });
         self.charged_waiting = self.charged_waiting - old.charge() + place.charge();
-        Some(DroppedMessage { topic: old.tag.topic })
+        Some(old.dropped())
     }
 
     /// Takes out the oldest message that may be dropped.
     pub(super) fn drop_oldest(&mut self) -> Option<DroppedMessage> {
         let at = self.waiting.iter().position(|waiting| waiting.kind != Kind::Fixed)?;
-        let dropped = self.remove(at);
-        Some(DroppedMessage { topic: dropped.tag.topic })
+        Some(self.remove(at).dropped())
     }
 
     fn insert(&mut self, at: usize, frame: Bytes, tag: Tag, kind: Kind) {
@@ -403,6 +397,10 @@ impl Queue {
 }
 
 impl Waiting {
+    const fn dropped(&self) -> DroppedMessage {
+        DroppedMessage { topic: self.tag.topic }
+    }
+
     /// What it costs the session alone.
     fn charge(&self) -> usize {
         WAITING_BYTES + if self.kind == Kind::Shared { 0 } else { self.frame.len() }

@@ -234,7 +234,7 @@ impl<T> Core<T> {
         SendOutcome::Dropped
     }
 
-    fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
+    pub(super) fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
         self.counters().count_dropped(reason, published, 1);
         if let Some(topic) = dropped.topic {
             self.topics.count_dropped(topic);

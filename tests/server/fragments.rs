@@ -1,8 +1,8 @@
 //! Messages sent in fragments: what stands between them, what waits for the last one, what becomes of an unfinished one.
 
-use crate::support::{DEADLINE, Puppet, Received, Theatre};
+use crate::support::{DEADLINE, Ended, Frame, Puppet, Raw, Received, Theatre};
 use ringwave::base::limits::{KIB, MIB};
-use ringwave::{MessageKind, Policy, Prepared, SendOutcome, SessionOptions};
+use ringwave::{CloseCode, MessageKind, Policy, Prepared, SendOutcome, SessionOptions};
 use std::time::Duration;
 
 fn theatre() -> Theatre {
@@ -119,4 +119,33 @@ fn a_refused_fragment_is_asked_for_again() {
     assert!(reader.run(|session| session.send_next(b"last", true)).is_taken());
     assert_binary(&mut reader, &[&vec![7; fragments * 700 * KIB][..], b"last"].concat());
     assert_eq!((theatre.told_dropped("reader"), theatre.stats().messages_dropped), (0, 0));
+}
+
+/// RFC 6455 §5.4: a close frame may stand between fragments. Whole messages may not, and are counted.
+#[test]
+fn a_close_amid_a_message_ends_it_and_what_waits_behind_is_counted() {
+    for wait in [false, true] {
+        let theatre = theatre();
+        let (mut reader, mut publisher) = (subscriber(&theatre, "reader"), theatre.puppet("publisher"));
+        reader.run(|session| {
+            session.send("before");
+            session.send_first(MessageKind::Binary, &[0; 100])
+        });
+        while wait && reader.run(|session| session.buffered_bytes()) > 0 {}
+        assert_eq!(publisher.run(|session| session.publish("news", "lost")).taken, 1);
+        reader.run(|session| {
+            session.send("lost too");
+            session.close(CloseCode::NORMAL, "enough");
+            assert_eq!(session.send_next(b"", true), SendOutcome::Closed);
+            assert_eq!(session.dropped_count(), 2);
+        });
+        let answer = reader.client.put_close(Some((1000, ""))).take_out();
+        let mut raw = Raw::over(reader.client.stream);
+        let (bytes, ended) = raw.write(answer).rest();
+        let frames = Frame::all(&bytes);
+        assert_eq!(frames.iter().map(|frame| frame.first).collect::<Vec<_>>(), [0x81, 0x02, 0x88]);
+        assert_eq!((&frames[2].payload[2..], ended), (&b"enough"[..], Ended::Orderly));
+        let stats = theatre.stats();
+        assert_eq!((stats.publishes_dropped_close, stats.sends_dropped_close, stats.messages_dropped), (1, 1, 2));
+    }
 }

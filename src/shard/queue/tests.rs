@@ -278,7 +278,7 @@ impl Pair {
     fn close(&mut self) {
         self.queue.clear_control();
         let abandoned = self.queue.abandon_fragments();
-        assert_eq!(abandoned, self.model.behind.len());
+        assert_eq!(abandoned.len(), self.model.behind.len());
         self.model.behind.clear();
         self.model.control.clear();
         self.model.pong = None;
