@@ -179,10 +179,11 @@ impl<T> SessionState<T> {
         self.queue.as_ref().is_none_or(|queue| queue.is_flushed())
     }
 
-    /// Whether its bytes are to be received. One that is over is read to its end, whatever held it back before.
+    /// Whether its bytes are to be received. From our close frame on it is read to its end, whatever held it back before:
+    /// the peer's close frame is to be heard, and nothing else that comes is.
     pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
         let high = pauses_when_high && self.flags.has(Flags::HIGH);
-        self.stage > Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
+        self.stage >= Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
     }
 
     pub(super) fn rare(&self) -> Option<&Rare> {

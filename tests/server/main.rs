@@ -10,6 +10,7 @@
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
+//! | `reception` | sessions that are not read from for a while |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -22,6 +23,7 @@ mod handshake;
 mod lifetime;
 mod messages;
 mod pressure;
+mod reception;
 mod requests;
 mod stalls;
 mod topics;

@@ -235,6 +235,11 @@ impl Client {
         self.stream.set_read_timeout(Some(DEADLINE)).expect("a positive timeout");
     }
 
+    /// Whether something has come that [`Client::next`] has not answered.
+    pub(crate) fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
     fn read(&mut self) -> Option<Ended> {
         self.try_read().unwrap_or_else(|error| panic!("nothing came within {DEADLINE:?}: {error}"))
     }

@@ -83,7 +83,9 @@ impl Handler for Puppeteer {
         self.desk.note(&session.data().clone(), Note::Ping(payload.to_vec()));
     }
 
+    /// A session that has an order to pause goes on when its queue has drained.
     fn on_drain(&mut self, session: &mut Doll<'_>) {
+        session.resume_receiving();
         let note = Note::Drain(session.buffered_bytes());
         self.desk.note(&session.data().clone(), note);
     }
