@@ -63,7 +63,7 @@ pub(super) struct Core<T> {
     pub(super) lent: Option<Prepared>,
     /// What makes numbers of names for `Tag::slot`.
     pub(super) slot_hash: RandomState,
-    /// Sessions that are held back until the outboxes are short again.
+    /// Sessions that are held back until the outboxes are short again, each once.
     pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
     pub(super) outboxes: Vec<VecDeque<Post>>,

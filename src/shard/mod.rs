@@ -143,12 +143,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.uptime.as_nanos() % Tick::NANOS))
         });
         let retry = self.posts_left.then_some(OUTBOX_RETRY);
-        let untold = (!self.core.drops_untold.is_empty()).then_some(Duration::ZERO);
+        // What the last turn found out when it had flushed already.
+        let left_over = !self.core.drops_untold.is_empty() || !self.core.reading.is_empty();
+        let at_once = left_over.then_some(Duration::ZERO);
         let end = self.draining.as_ref().map(|draining| {
             let next = draining.next_farewell().unwrap_or(draining.ends_at);
             next.min(draining.ends_at) - self.core.time
         });
-        [timeout, timer, retry, untold, end].into_iter().flatten().min()
+        [timeout, timer, retry, at_once, end].into_iter().flatten().min()
     }
 
     fn on_completion(&mut self, completion: Completion) {

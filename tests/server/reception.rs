@@ -1,8 +1,9 @@
 //! Sessions that are not read from for a while: because the handler says so, or because others are behind.
 
 use crate::support::{DEADLINE, Ended, Note, Puppet, Received, Theatre, eventually};
-use ringwave::base::limits::{KIB, MIB};
+use ringwave::base::limits::{KIB, MAILBOX_POSTS_MAX, MIB, OUTBOX_POSTS_HIGH};
 use ringwave::{CloseCause, CloseCode, Config, Policy, SessionOptions};
+use std::time::Duration;
 
 /// Sessions are paused by their handler only; nothing ends them but a close.
 fn theatre(change: impl FnOnce(&mut Config)) -> Theatre {
@@ -90,4 +91,32 @@ fn a_paused_session_closes_in_order() {
         assert_eq!(theatre.ended("paused").map(|ended| ended.cause), Some(CloseCause::Closed), "closed {way}");
         assert_eq!(heard(&theatre, "paused"), []);
     }
+}
+
+/// A session that publishes faster than another shard takes it is held back only until that has caught up.
+#[test]
+fn a_session_held_back_for_another_shard_goes_on_by_itself() {
+    /// More than a mailbox takes at once: when the last of them goes, what its driver was told has long been done.
+    const POSTS: usize = MAILBOX_POSTS_MAX + 2 * OUTBOX_POSTS_HIGH;
+    let theatre = theatre(|config| {
+        config.shards = 2;
+        // Nothing else wakes the shard.
+        config.settings.ping_interval = None;
+    });
+    let mut publisher = theatre.on_shard(0, "publisher", Theatre::puppet);
+    let mut subscriber = theatre.on_shard(1, "subscriber", Theatre::puppet);
+    subscriber.run(|session| session.subscribe("news")).expect("a sound name");
+    for round in 0..3 {
+        publisher.run(move |session| {
+            for number in 0..POSTS {
+                session.publish("news", &format!("{round} {number}"));
+            }
+        });
+        let next = publisher.order(|session| session.shard());
+        for number in 0..POSTS {
+            assert_eq!(subscriber.client.text(), format!("{round} {number}"));
+        }
+        assert_eq!(next.recv_timeout(Duration::from_secs(5)), Ok(0), "it is read from again");
+    }
+    assert_eq!(theatre.stats().posts_dropped, 0);
 }
