@@ -162,7 +162,8 @@ impl<T> Core<T> {
         for position in 0..self.topics.subscribers_of(id).len() {
             let session = self.topics.subscribers_of(id)[position].session;
             if Some(session) != except {
-                let message = Outgoing { frame: &letter.frame, own: false, tag };
+                let topic = Some(publication.topic);
+                let message = Outgoing { frame: &letter.frame, own: false, tag, topic };
                 published.count(self.send_frame(session, &message, publication.origin));
             }
         }
@@ -186,7 +187,8 @@ impl<T> Core<T> {
             for position in 0..self.topics.subscribers_of(*id).len() {
                 let session = self.topics.subscribers_of(*id)[position].session;
                 if Some(session) != except && !self.is_subscribed_to_any(session, &ids[..rank]) {
-                    let message = Outgoing { frame: &letter.frame, own: false, tag };
+                    let topic = Some(publication.topic);
+                    let message = Outgoing { frame: &letter.frame, own: false, tag, topic };
                     published.count(self.send_frame(session, &message, publication.origin));
                 }
             }

@@ -21,6 +21,8 @@ pub(super) struct Outgoing<'a> {
     /// Not shared with other sessions, and not counted otherwise.
     pub(super) own: bool,
     pub(super) tag: Tag,
+    /// What it was published to. Its tag tells by which subscription it came, which may be a pattern's.
+    pub(super) topic: Option<&'a str>,
 }
 
 impl<T> Core<T> {
@@ -131,7 +133,7 @@ impl<T> Core<T> {
         {
             self.slow.push(key);
         }
-        self.look_at_high_water(key, &options, &message.tag, origin);
+        self.look_at_high_water(key, &options, message.topic, origin);
         SendOutcome::Queued
     }
 
@@ -150,7 +152,7 @@ impl<T> Core<T> {
         }
     }
 
-    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, tag: &Tag, origin: Origin) {
+    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, topic: Option<&str>, origin: Origin) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         let holds_up = options.policy == Policy::PauseProducer && state.queued_bytes() >= options.high_water_bytes;
         // What waits for a fragment of ours is held against those who sent it, and not against the peer.
@@ -158,7 +160,7 @@ impl<T> Core<T> {
             self.rise(key);
         }
         if holds_up {
-            self.hold_up(key, tag, origin);
+            self.hold_up(key, topic, origin);
         }
     }
 
@@ -174,7 +176,7 @@ impl<T> Core<T> {
     // Producers
 
     /// Whoever fills this session's queue is to pause.
-    fn hold_up(&mut self, consumer: Key, tag: &Tag, origin: Origin) {
+    fn hold_up(&mut self, consumer: Key, topic: Option<&str>, origin: Origin) {
         match origin {
             // Its own queue holds a session back by itself.
             Some(producer) if producer == self.global(consumer) => {}
@@ -188,8 +190,7 @@ impl<T> Core<T> {
                 }
             }
             None => {
-                let name = tag.topic.and_then(|topic| self.topics.name_of(topic));
-                if let Some(topic) = name.and_then(|name| self.producers.hold_up_topic(consumer, &name)) {
+                if let Some(topic) = topic.and_then(|topic| self.producers.hold_up_topic(consumer, topic)) {
                     self.counters().producers_paused.add(1);
                     self.mailboxes.of(self.shard).congest(topic);
                 }
@@ -349,7 +350,7 @@ impl<T> Core<T> {
         if let Some(state) = self.sessions.get_mut(key) {
             state.last_message = self.now;
         }
-        self.look_at_high_water(key, &options, &Tag::default(), Some(self.global(key)));
+        self.look_at_high_water(key, &options, None, Some(self.global(key)));
         if sending { SendOutcome::Queued } else { SendOutcome::Sent }
     }
 
@@ -366,7 +367,7 @@ fn state_is_sending(queue: Option<&super::queue::Queue>) -> bool {
 impl<'a> Outgoing<'a> {
     /// A message for one session alone.
     pub(super) const fn of_one(frame: &'a Bytes, slot: u64) -> Self {
-        Self { frame, own: true, tag: own_tag(slot) }
+        Self { frame, own: true, tag: own_tag(slot), topic: None }
     }
 }
 

@@ -234,11 +234,6 @@ impl Topics {
         TopicRef { id, serial: self.topics[id as usize].serial }
     }
 
-    /// The name of a topic that was referred to, if there still are subscribers.
-    pub(super) fn name_of(&self, topic: TopicRef) -> Option<Arc<str>> {
-        self.topics.get(topic.id as usize).filter(|found| found.serial == topic.serial).map(|found| found.name.clone())
-    }
-
     /// Counts a message that is delivered to a topic's or a pattern's subscribers.
     #[inline]
     pub(super) fn count_published(&mut self, id: u32) {
