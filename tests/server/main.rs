@@ -10,6 +10,7 @@
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
+//! | `policies` | messages for sessions that do not keep up: dropped, replaced, counted |
 //! | `producers` | whoever fills a queue with `Policy::PauseProducer` waits for it |
 //! | `reception` | sessions that are not read from for a while |
 //! | `lifetime` | start and shutdown |
@@ -23,6 +24,7 @@ mod fragments;
 mod handshake;
 mod lifetime;
 mod messages;
+mod policies;
 mod pressure;
 mod producers;
 mod reception;
