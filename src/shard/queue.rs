@@ -220,8 +220,7 @@ impl Queue {
     /// Takes out the message that waits in this slot, and puts `frame` into its place: this session's own, or one that
     /// others share.
     pub(super) fn replace(&mut self, frame: &Bytes, tag: Tag, own: bool) -> Option<DroppedMessage> {
-        let number = *self.slots.as_ref()?.get(&tag.slot)?;
-        let at = (number - self.front) as usize;
+        let at = self.place_of(tag.slot)?;
         let place = &mut self.waiting[at];
         self.waiting_bytes = self.waiting_bytes - place.frame.len() + frame.len();
         if self.fragments_at.is_some_and(|fragments_at| at >= fragments_at) {
@@ -233,9 +232,20 @@ impl Queue {
         Some(old.dropped())
     }
 
-    /// Takes out the oldest message that may be dropped.
-    pub(super) fn drop_oldest(&mut self) -> Option<DroppedMessage> {
-        let at = self.waiting.iter().position(|waiting| waiting.kind != Kind::Fixed)?;
+    /// Bytes of the message that waits in this slot.
+    pub(super) fn bytes_in(&self, slot: u64) -> Option<usize> {
+        self.place_of(slot).map(|at| self.waiting[at].frame.len())
+    }
+
+    fn place_of(&self, slot: u64) -> Option<usize> {
+        let number = *self.slots.as_ref()?.get(&slot)?;
+        Some((number - self.front) as usize)
+    }
+
+    /// Takes out the oldest message that may be dropped and is not the one in the slot `spared`.
+    pub(super) fn drop_oldest(&mut self, spared: Option<u64>) -> Option<DroppedMessage> {
+        let may_go = |waiting: &Waiting| waiting.kind != Kind::Fixed && Some(waiting.tag.slot) != spared;
+        let at = self.waiting.iter().position(may_go)?;
         Some(self.remove(at).dropped())
     }
 

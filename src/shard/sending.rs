@@ -4,7 +4,7 @@ use super::closing::CloseCause;
 use super::core::{Core, SendOutcome};
 use super::mailbox::{Post, SessionKey};
 use super::options::{Policy, SessionOptions};
-use super::queue::{DroppedMessage, Tag};
+use super::queue::{DroppedMessage, Queue, Tag};
 use super::session::{Flags, Stage};
 use super::stats::DropReason;
 use crate::base::key::Key;
@@ -94,13 +94,19 @@ impl<T> Core<T> {
         let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
         let options = *self.options.get(state.options);
         let bytes = message.frame.len();
-        if options.policy == Policy::Conflate && message.tag.slot != 0 {
+        if options.policy == Policy::Conflate
+            && let Some(before) = state.queue.as_ref().and_then(|queue| queue.bytes_in(message.tag.slot))
+        {
+            if bytes > before && self.is_short_of_memory() {
+                return self.refuse(key, &message.tag, DropReason::Memory);
+            }
             let replaced = self.change_queue(key, |queue, _, _| queue.replace(message.frame, message.tag, message.own));
             if let Some(Some(old)) = replaced {
                 self.note_dropped(key, old.topic.is_some(), old, DropReason::Conflated);
-                // It may be longer than the one before.
-                self.drop_old(key, options.queue_bytes_max);
+                // Where it is longer than the one before, others make room; alone it may have any length.
+                self.drop_old(key, options.queue_bytes_max, Some(message.tag.slot));
                 self.count_taken(key);
+                self.look_at_high_water(key, &options, message.topic, origin);
                 return SendOutcome::Queued;
             }
         }
@@ -112,7 +118,7 @@ impl<T> Core<T> {
                 }
                 Policy::DropNew => return self.refuse(key, &message.tag, DropReason::New),
                 Policy::DropOld | Policy::Conflate => {
-                    self.drop_old(key, options.queue_bytes_max.saturating_sub(bytes));
+                    self.drop_old(key, options.queue_bytes_max.saturating_sub(bytes), None);
                     if !self.fits(key, bytes, &options) {
                         return self.refuse(key, &message.tag, DropReason::New);
                     }
@@ -143,11 +149,10 @@ impl<T> Core<T> {
         queue.is_none_or(|queue| !queue.has_waiting() || queue.waiting_bytes() + bytes <= options.queue_bytes_max)
     }
 
-    /// Drops the oldest messages that wait until at most `bytes` do.
-    fn drop_old(&mut self, key: Key, bytes: usize) {
-        while let Some(Some(old)) =
-            self.change_queue(key, |queue, _, _| if queue.waiting_bytes() > bytes { queue.drop_oldest() } else { None })
-        {
+    /// Drops the oldest messages that wait, but for the one in the slot `spared`, until at most `bytes` do.
+    fn drop_old(&mut self, key: Key, bytes: usize, spared: Option<u64>) {
+        let next = |queue: &mut Queue| if queue.waiting_bytes() > bytes { queue.drop_oldest(spared) } else { None };
+        while let Some(Some(old)) = self.change_queue(key, |queue, _, _| next(queue)) {
             self.note_dropped(key, old.topic.is_some(), old, DropReason::Old);
         }
     }
@@ -285,7 +290,7 @@ impl<T> Core<T> {
             if self.options.get(state.options).pauses_when_high() {
                 self.doom(key, CloseCause::OutOfMemory);
             }
-            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest()) {
+            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest(None)) {
                 self.note_dropped(key, old.topic.is_some(), old, DropReason::Memory);
             }
         }
@@ -330,7 +335,7 @@ impl<T> Core<T> {
         key: Key,
         bytes: usize,
         append: impl FnOnce(
-            &mut super::queue::Queue,
+            &mut Queue,
             &mut crate::protocol::encoder::Encoder<crate::protocol::encoder::Server>,
             &mut crate::driver::BatchPool,
         ),
@@ -360,7 +365,7 @@ impl<T> Core<T> {
     }
 }
 
-fn state_is_sending(queue: Option<&super::queue::Queue>) -> bool {
+fn state_is_sending(queue: Option<&Queue>) -> bool {
     queue.is_some_and(|queue| queue.is_sending() || queue.has_waiting())
 }
 

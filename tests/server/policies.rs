@@ -349,3 +349,23 @@ fn a_drain_is_told_once_for_each_time_that_the_queue_was_high() {
     }
     assert!(theatre.drains("reader").iter().all(|queued| *queued <= options(Policy::DropNew).low_water_bytes));
 }
+
+/// A longer message takes the place of a shorter one: it may fill the queue, and must not be the one that is dropped for it.
+#[test]
+fn a_longer_message_takes_its_place_and_what_that_costs_is_paid_by_others() {
+    let theatre = Theatre::open(|_| {}, |_| options(Policy::Conflate));
+    let (mut slow, mut sender) = (theatre.sluggish("slow"), theatre.puppet("sender"));
+    let key = slow.key();
+    let mut send = |slot: u64, number: u64, bytes| {
+        sender.run(move |session| session.send_keyed_to(key, slot, &numbered(number, bytes)))
+    };
+    // More than the kernel takes; from here on all waits.
+    assert_eq!(send(0, 0, 8 * MIB), SendOutcome::Sent);
+    let queue = options(Policy::Conflate).queue_bytes_max;
+    for (slot, number, bytes) in [(1, 1, 100), (2, 2, 200), (3, 3, 300), (2, 4, 2 * queue), (2, 5, 3 * queue)] {
+        assert_eq!(send(slot, number, bytes), SendOutcome::Queued, "message {number}");
+    }
+    let stats = theatre.stats();
+    assert_eq!((stats.sends_conflated, stats.sends_dropped_old), (2, 2));
+    assert_eq!(slow.client.numbers(2), [0, 5]);
+}

@@ -78,9 +78,9 @@ impl Model {
         self.behind.iter_mut().rev().chain(self.front.iter_mut().rev()).find(|frame| frame.slot == slot)
     }
 
-    fn drop_oldest(&mut self) -> bool {
+    fn drop_oldest(&mut self, spared: Option<u64>) -> bool {
         for list in [&mut self.front, &mut self.behind] {
-            if let Some(at) = list.iter().position(|frame| frame.is_message) {
+            if let Some(at) = list.iter().position(|frame| frame.is_message && Some(frame.slot) != spared) {
                 list.remove(at);
                 return true;
             }
@@ -138,8 +138,9 @@ impl Pair {
             6..=9 => self.push(random, length),
             10..=11 => self.replace(random, length),
             12 => {
-                let dropped = self.queue.drop_oldest().is_some();
-                assert_eq!(dropped, self.model.drop_oldest());
+                let spared = random.once_in(2).then(|| 1 + random.below(4) as u64);
+                let dropped = self.queue.drop_oldest(spared).is_some();
+                assert_eq!(dropped, self.model.drop_oldest(spared));
             }
             13 => self.push_control(),
             14 => self.push_pong(random.below(CONTROL_PAYLOAD_BYTES_MAX - 3) + 4),
@@ -207,9 +208,11 @@ impl Pair {
 
     fn replace(&mut self, random: &mut Random, length: usize) {
         let (bytes, slot, own) = (self.next_frame(length), 1 + random.below(4) as u64, random.once_in(2));
+        let before = self.queue.bytes_in(slot);
         let replaced = self.queue.replace(&bytes.clone().into(), Tag { slot, topic: None }, own).is_some();
         let place = self.model.in_slot(slot);
         assert_eq!(replaced, place.is_some());
+        assert_eq!(before, place.as_ref().map(|frame| frame.bytes.len()));
         if let Some(place) = place {
             *place = Frame { bytes, slot, is_message: true, own };
         }
