@@ -132,7 +132,10 @@ impl<T> Core<T> {
             }
             return self.refuse(key, &message.tag, DropReason::Memory);
         }
-        self.change_queue(key, |queue, _, _| queue.push(message.frame, message.tag, message.own));
+        // Only who may be replaced is to be found again.
+        let slot = if options.policy == Policy::Conflate { message.tag.slot } else { 0 };
+        let tag = Tag { slot, ..message.tag };
+        self.change_queue(key, |queue, _, _| queue.push(message.frame, tag, message.own));
         self.count_taken(key);
         if let Some(state) = self.sessions.get_mut(key)
             && !state.flags.set(Flags::SLOW, true)

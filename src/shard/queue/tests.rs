@@ -66,7 +66,7 @@ impl Model {
     }
 
     fn is_idle(&self) -> bool {
-        self.in_flight == 0 && self.front.is_empty() && self.behind.is_empty()
+        self.in_flight == 0 && self.front.is_empty()
     }
 
     fn push(&mut self, frame: Frame) {
@@ -350,4 +350,37 @@ fn the_queue_agrees_with_a_model_after_every_step() {
         }
         pair.close();
     }
+}
+
+/// Whether a message is under way or not, one is queued, replaced or dropped at the cost of one, and not of all that wait: this
+/// takes less than a second, or minutes.
+#[test]
+fn work_does_not_grow_with_the_messages_that_wait() {
+    const COUNT: u64 = 30_000;
+    const FRAGMENTS: u64 = 500;
+    let frame = Bytes::from_static(b"message");
+    let (mut queue, mut batches) = (Queue::default(), BatchPool::default());
+    queue.write(&mut batches, |batch| batch.append(|out| out.push(0)));
+    let batch = queue.take_next(&mut batches, |_, _| ()).expect("something is there");
+    let tag = |slot| Tag { slot, topic: None };
+    for round in 0..2 {
+        for slot in 1..=COUNT {
+            queue.push(&frame, tag(slot + round * COUNT), false);
+            if slot % (COUNT / FRAGMENTS) == 0 {
+                queue.append_fragment(&mut batches, false, |out| out.push(1));
+            }
+        }
+        for slot in 1..=COUNT {
+            assert!(queue.replace(&frame, tag(slot + round * COUNT), false).is_some());
+        }
+    }
+    for _ in 0..COUNT {
+        assert!(queue.drop_oldest(None).is_some());
+    }
+    queue.append_fragment(&mut batches, true, |out| out.push(1));
+    for _ in 0..COUNT {
+        assert!(queue.drop_oldest(None).is_some());
+    }
+    assert!(queue.drop_oldest(None).is_none());
+    batches.put(batch);
 }
