@@ -318,7 +318,8 @@ impl<'a, T> Session<'a, T> {
         self.core().hold_back(key, Flags::PAUSED, false);
     }
 
-    /// Bytes accepted for sending and not yet with the kernel.
+    /// Bytes accepted for sending and not yet with the kernel, but for messages that wait for the last fragment of one
+    /// under way.
     pub fn buffered_bytes(&self) -> usize {
         self.state().map_or(0, SessionState::buffered_bytes)
     }

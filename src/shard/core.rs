@@ -14,7 +14,7 @@ use super::producers::Producers;
 use super::queue::Queue;
 use super::session::{Flags, SessionState, Stage};
 use super::settings::ShardSettings;
-use super::stats::Counters;
+use super::stats::{Counters, DropReason};
 use super::topic::Topics;
 use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
@@ -77,7 +77,7 @@ pub(super) struct Core<T> {
     pub(super) lent: Option<Prepared>,
     /// What makes numbers of names for `Tag::slot`, and seals pings.
     pub(super) slot_hash: RandomState,
-    /// Sessions that are held back until the outboxes are short again.
+    /// Sessions that are held back until the outboxes are short again, each once.
     pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
     pub(super) outboxes: Vec<VecDeque<Post>>,
@@ -189,10 +189,10 @@ impl<T> Core<T> {
         }
     }
 
-    /// A session's queue is given back once it is empty: an idle session has none.
+    /// A session's queue is given back once it is free: an idle session has none.
     pub(super) fn put_empty_queue(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        if state.queue.as_ref().is_some_and(|queue| queue.is_empty())
+        if state.queue.as_ref().is_some_and(|queue| queue.is_free())
             && let Some(queue) = state.queue.take()
         {
             self.put_queue(queue);
@@ -223,13 +223,17 @@ impl<T> Core<T> {
             return false;
         }
         let now = self.now;
-        self.change_queue(key, |queue, encoder, supplies| {
+        let abandoned = self.change_queue(key, |queue, encoder, supplies| {
             queue.clear_control();
             // Messages behind an unfinished one would stand inside of it.
-            queue.abandon_fragments();
+            let abandoned = queue.abandon_fragments();
             let written = queue.append(&mut supplies.batches, |out| encoder.encode_close((), close, out));
             debug_assert!(written.is_ok(), "an open session has sent no close frame");
+            abandoned
         });
+        for message in abandoned.into_iter().flatten() {
+            self.note_dropped(key, message.topic.is_some(), message, DropReason::Close);
+        }
         if let Some(state) = self.sessions.get_mut(key) {
             state.enter(Stage::Closing, now);
         }

@@ -157,13 +157,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.uptime.as_nanos() % Tick::NANOS))
         });
         let retry = self.posts_left.then_some(OUTBOX_RETRY);
-        let unfinished = !self.core.drops_untold.is_empty() || !self.core.behind.is_empty();
-        let unfinished = unfinished.then_some(Duration::ZERO);
+        // What the last turn found out when it had flushed already, or left for this one.
+        let left_over =
+            [!self.core.drops_untold.is_empty(), !self.core.reading.is_empty(), !self.core.behind.is_empty()];
+        let at_once = left_over.contains(&true).then_some(Duration::ZERO);
         let end = self.draining.as_ref().map(|draining| {
             let next = draining.next_farewell().unwrap_or(draining.ends_at);
             next.min(draining.ends_at) - self.core.time
         });
-        [timeout, timer, retry, unfinished, end].into_iter().flatten().min()
+        [timeout, timer, retry, at_once, end].into_iter().flatten().min()
     }
 
     fn on_completion(&mut self, completion: Completion) {
@@ -300,7 +302,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             return self.finish_if_flushed(key);
         };
         state.last_sent = self.core.now;
-        let high = queue.bytes() >= self.core.options.get(state.options).high_water_bytes;
+        let high = queue.leaving_bytes() >= self.core.options.get(state.options).high_water_bytes;
         if high && !state.flags.set(Flags::HIGH, true) {
             self.core.reading.push(key);
         }
@@ -313,7 +315,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let queue = state.queue.as_mut().expect("what is sent stands in a queue");
         let before = queue.charged();
         let sent = queue.sent();
-        let is_idle = queue.is_idle();
+        let is_flushed = queue.is_flushed();
         self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
             let cause = CloseCause::PeerGone(error.raw_os_error());
@@ -328,14 +330,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The
         // wait for a pong begins when the ping is out: what follows it proves nothing about the peer.
         let ping_left = state.flags.set(Flags::PING_LEAVES, false);
-        if ping_left || (is_idle && state.stage != Stage::Open) {
+        if ping_left || (is_flushed && state.stage != Stage::Open) {
             state.since = self.core.now;
         }
-        let more = !is_idle || state.stage >= Stage::Finishing;
+        let more = !is_flushed || state.stage >= Stage::Finishing;
         if more && !state.flags.set(Flags::DIRTY, true) {
             self.core.dirty.push(link);
         }
-        if is_idle {
+        if is_flushed {
             self.core.put_empty_queue(link);
             self.core.arm_timer(link);
         }
@@ -355,14 +357,16 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn look_at_low_water(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
         let low = self.core.options.get(state.options).low_water_bytes;
-        if !state.flags.has(Flags::HIGH) || state.buffered_bytes() > low {
-            return;
-        }
-        state.flags.set(Flags::HIGH, false);
+        let is_drained = state.flags.has(Flags::HIGH) && state.buffered_bytes() <= low;
         let is_open = state.stage == Stage::Open;
-        self.core.reading.push(key);
-        self.core.let_producers_go(key);
-        if is_open {
+        if is_drained {
+            state.flags.set(Flags::HIGH, false);
+            self.core.reading.push(key);
+        }
+        if state.queued_bytes() <= low {
+            self.core.let_producers_go(key);
+        }
+        if is_drained && is_open {
             let Self { handler, core, .. } = self;
             if shielded(|| handler.on_drain(&mut Session::new(core, key))).is_none() {
                 self.end_after_panic(key);

@@ -139,11 +139,12 @@ impl<T> Core<T> {
     /// Another shard is behind with its mail: a session that fills its outbox is not read from until that is short.
     fn hold_if_behind(&mut self, shard: u16, origin: Origin) {
         let behind = self.outboxes[usize::from(shard)].len() >= OUTBOX_POSTS_HIGH;
-        if behind && let Some(producer) = origin.and_then(|origin| self.local(origin)) {
+        if behind
+            && let Some(producer) = origin.and_then(|origin| self.local(origin))
+            && self.sessions.get(producer).is_some_and(|state| !state.flags.has(Flags::AHEAD))
+        {
             self.hold_back(producer, Flags::AHEAD, true);
-            if self.ahead.last() != Some(&producer) {
-                self.ahead.push(producer);
-            }
+            self.ahead.push(producer);
         }
     }
 
@@ -162,7 +163,8 @@ impl<T> Core<T> {
         for position in 0..self.topics.subscribers_of(id).len() {
             let session = self.topics.subscribers_of(id)[position].session;
             if Some(session) != except {
-                let message = Outgoing { frame: &letter.frame, own: false, tag };
+                let topic = Some(publication.topic);
+                let message = Outgoing { frame: &letter.frame, own: false, tag, topic };
                 published.count(self.send_frame(session, &message, publication.origin));
             }
         }
@@ -187,7 +189,8 @@ impl<T> Core<T> {
             for position in 0..self.topics.subscribers_of(*id).len() {
                 let session = self.topics.subscribers_of(*id)[position].session;
                 if Some(session) != except && !self.is_subscribed_to_any(session, &ids[..rank]) {
-                    let message = Outgoing { frame: &letter.frame, own: false, tag };
+                    let topic = Some(publication.topic);
+                    let message = Outgoing { frame: &letter.frame, own: false, tag, topic };
                     published.count(self.send_frame(session, &message, publication.origin));
                 }
             }

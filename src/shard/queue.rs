@@ -4,6 +4,7 @@
 //!  nothing in flight:   send ─▶ next ──────────────────────────────▶ driver, at the turn's end
 //!  a send in flight:    send ─▶ waiting ─┐
 //!                       ping ─▶ control ─┴─ at most one submission ─▶ driver, when the send has ended
+//!  amid a message:      send ─▶ behind ──▶ waiting, at its last fragment
 //! ```
 //! Messages wait one by one, so that a policy may drop or replace them; what the driver has is out of reach. Control
 //! frames have a lane of their own: they wait for the send in flight and for nothing else, and of pongs only the newest
@@ -37,6 +38,8 @@ struct Waiting {
     frame: Bytes,
     tag: Tag,
     kind: Kind,
+    /// A message has a number of its own, higher than those before it; what is fixed has that of the message before it.
+    number: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -71,16 +74,20 @@ pub(super) struct Queue {
     in_flight: usize,
     /// What leaves with the next submission. Nothing is in flight while it stands here.
     next: Option<Box<Batch>>,
+    /// What leaves after that.
     waiting: VecDeque<Waiting>,
+    /// While a message is sent in fragments: what waits for the last one.
+    behind: VecDeque<Waiting>,
+    fragmented: bool,
+    /// Of both lists …
     waiting_bytes: usize,
+    /// … and of the second alone.
+    behind_bytes: usize,
     control: Option<Box<Control>>,
-    /// While a message is sent in fragments: where the next one goes. What stands behind waits for the last one.
-    fragments_at: Option<usize>,
-    /// Where the message of each slot waits, counted from `front`. Empty until a message with a slot waits.
+    /// The number of the message that waits in each slot. Empty until a message with a slot waits.
     #[expect(clippy::box_collection, reason = "8 bytes instead of 48 for the many queues without slots")]
     slots: Option<Box<HashMap<u64, u64>>>,
-    /// The number of the first that waits.
-    front: u64,
+    last_number: u64,
     /// Memory of this session's own: of what waits …
     charged_waiting: usize,
     /// … and of what leaves next or is in flight.
@@ -100,13 +107,23 @@ impl Queue {
         self.in_flight + self.next.as_ref().map_or(0, |batch| batch.len()) + self.waiting_bytes + control
     }
 
+    /// The same without what waits for the last fragment of a message under way: what the peer is to take next.
+    pub(super) fn leaving_bytes(&self) -> usize {
+        self.bytes() - self.behind_bytes
+    }
+
     /// Bytes of messages that wait behind a send in flight.
     pub(super) const fn waiting_bytes(&self) -> usize {
         self.waiting_bytes
     }
 
+    /// Of these, bytes in front of the next fragment.
+    pub(super) const fn front_bytes(&self) -> usize {
+        self.waiting_bytes - self.behind_bytes
+    }
+
     pub(super) fn has_waiting(&self) -> bool {
-        !self.waiting.is_empty()
+        !(self.waiting.is_empty() && self.behind.is_empty())
     }
 
     /// Memory that is held by this queue alone, and what its lists take.
@@ -118,22 +135,26 @@ impl Queue {
         self.in_flight > 0
     }
 
-    /// Whether nothing is queued and nothing in flight.
-    pub(super) fn is_empty(&self) -> bool {
-        self.in_flight == 0 && self.next.is_none() && self.waiting.is_empty() && self.control.is_none()
+    /// Whether all that may leave has left: what still waits then waits for a fragment.
+    pub(super) fn is_flushed(&self) -> bool {
+        self.is_idle() && self.next.is_none() && self.control.is_none()
     }
 
-    /// Whether nothing is in flight, and what is queued cannot leave: it waits for the next fragment, which is not the
-    /// peer's fault.
-    pub(super) fn is_idle(&self) -> bool {
-        let stuck = self.waiting.is_empty() || self.fragments_at == Some(0);
-        self.in_flight == 0 && self.next.is_none() && self.control.is_none() && stuck
+    /// Whether nothing stands here, and no fragment is to come: another session may have it.
+    pub(super) fn is_free(&self) -> bool {
+        self.is_flushed() && !self.fragmented
     }
 
     /// Whether a message would leave at this turn's end.
     #[inline]
     pub(super) fn is_open(&self) -> bool {
-        self.in_flight == 0 && self.waiting.is_empty() && self.fragments_at.is_none()
+        self.is_idle() && !self.fragmented
+    }
+
+    /// Whether what is written now leaves at this turn's end.
+    #[inline]
+    fn is_idle(&self) -> bool {
+        self.in_flight == 0 && self.waiting.is_empty()
     }
 
     // In order
@@ -164,119 +185,133 @@ impl Queue {
         }
     }
 
-    /// Appends bytes that must leave in this order: an answer, a close frame.
+    /// Appends bytes that must leave in this order: an answer, a close frame. Not amid a message.
     pub(super) fn append<R>(&mut self, batches: &mut BatchPool, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
-        if self.in_flight == 0 && self.waiting.is_empty() {
+        debug_assert!(!self.fragmented);
+        if self.is_idle() {
             return self.write(batches, |batch| batch.append(write));
         }
         let mut bytes = Vec::new();
         let answer = write(&mut bytes);
-        self.insert(self.waiting.len(), bytes.into(), Tag::default(), Kind::Fixed);
+        self.add(bytes.into(), Tag::default(), Kind::Fixed);
         answer
     }
 
     /// Appends a fragment of a message: behind the fragment before it, or, the first one, behind all that waits.
     pub(super) fn append_fragment(&mut self, batches: &mut BatchPool, last: bool, write: impl FnOnce(&mut Vec<u8>)) {
-        let at = *self.fragments_at.get_or_insert(self.waiting.len());
-        if self.in_flight == 0 && at == 0 {
+        self.fragmented = true;
+        if self.is_idle() {
             self.write(batches, |batch| batch.append(write));
         } else {
             let mut bytes = Vec::new();
             write(&mut bytes);
-            self.insert(at, bytes.into(), Tag::default(), Kind::Fixed);
-            self.fragments_at = Some(at + 1);
+            self.add(bytes.into(), Tag::default(), Kind::Fixed);
         }
         if last {
-            self.fragments_at = None;
+            self.fragmented = false;
+            self.waiting.append(&mut std::mem::take(&mut self.behind));
+            self.behind_bytes = 0;
         }
     }
 
-    /// No more fragments come, and the message is unfinished: what waits behind it must not follow. Answers how many
-    /// messages those were.
-    pub(super) fn abandon_fragments(&mut self) -> usize {
-        let Some(at) = self.fragments_at.take() else { return 0 };
-        let behind = self.waiting.len() - at;
-        while self.waiting.len() > at {
-            self.remove(self.waiting.len() - 1);
-        }
-        behind
+    /// No more fragments come, and the message is unfinished: what waits behind it must not follow. Answers what that was.
+    pub(super) fn abandon_fragments(&mut self) -> Vec<DroppedMessage> {
+        self.fragmented = false;
+        let behind = std::mem::take(&mut self.behind);
+        self.behind_bytes = 0;
+        behind.iter().for_each(|waiting| self.discount(waiting));
+        behind.iter().map(Waiting::dropped).collect()
     }
 
     // Messages that wait
 
     /// Puts a message behind all that waits: this session's own, or one that others share.
     pub(super) fn push(&mut self, frame: &Bytes, tag: Tag, own: bool) {
-        let kind = if own { Kind::Own } else { Kind::Shared };
-        self.insert(self.waiting.len(), frame.clone(), tag, kind);
+        self.add(frame.clone(), tag, if own { Kind::Own } else { Kind::Shared });
     }
 
     /// Takes out the message that waits in this slot, and puts `frame` into its place: this session's own, or one that
     /// others share.
     pub(super) fn replace(&mut self, frame: &Bytes, tag: Tag, own: bool) -> Option<DroppedMessage> {
-        let number = *self.slots.as_ref()?.get(&tag.slot)?;
-        let place = &mut self.waiting[(number - self.front) as usize];
+        let (is_behind, at) = self.place_of(tag.slot)?;
+        let place = if is_behind { &mut self.behind[at] } else { &mut self.waiting[at] };
         self.waiting_bytes = self.waiting_bytes - place.frame.len() + frame.len();
+        if is_behind {
+            self.behind_bytes = self.behind_bytes - place.frame.len() + frame.len();
+        }
         let kind = if own { Kind::Own } else { Kind::Shared };
-        let old = std::mem::replace(place, Waiting { frame: frame.clone(), tag, kind });
+        let new = Waiting { frame: frame.clone(), tag, kind, number: place.number };
+        let old = std::mem::replace(place, new);
         self.charged_waiting = self.charged_waiting - old.charge() + place.charge();
-        Some(DroppedMessage { topic: old.tag.topic })
+        Some(old.dropped())
     }
 
-    /// Takes out the oldest message that may be dropped.
-    pub(super) fn drop_oldest(&mut self) -> Option<DroppedMessage> {
-        let at = self.waiting.iter().position(|waiting| waiting.kind != Kind::Fixed)?;
-        let dropped = self.remove(at);
-        Some(DroppedMessage { topic: dropped.tag.topic })
+    /// Bytes of the message that waits in this slot.
+    pub(super) fn bytes_in(&self, slot: u64) -> Option<usize> {
+        let (is_behind, at) = self.place_of(slot)?;
+        Some(if is_behind { &self.behind[at] } else { &self.waiting[at] }.frame.len())
     }
 
-    fn insert(&mut self, at: usize, frame: Bytes, tag: Tag, kind: Kind) {
-        let waiting = Waiting { frame, tag, kind };
+    /// Where the message of a slot waits: whether behind a message under way, and at which place there.
+    fn place_of(&self, slot: u64) -> Option<(bool, usize)> {
+        let number = *self.slots.as_ref()?.get(&slot)?;
+        let is_behind = self.behind.front().is_some_and(|first| first.number <= number);
+        let list = if is_behind { &self.behind } else { &self.waiting };
+        Some((is_behind, list.partition_point(|waiting| waiting.number < number)))
+    }
+
+    /// Takes out the oldest message that may be dropped and is not the one in the slot `spared`.
+    pub(super) fn drop_oldest(&mut self, spared: Option<u64>) -> Option<DroppedMessage> {
+        let may_go = |waiting: &Waiting| waiting.kind != Kind::Fixed && Some(waiting.tag.slot) != spared;
+        let dropped = if let Some(at) = self.waiting.iter().position(may_go) {
+            self.waiting.remove(at)?
+        } else {
+            let dropped = self.behind.iter().position(may_go).and_then(|at| self.behind.remove(at))?;
+            self.behind_bytes -= dropped.frame.len();
+            dropped
+        };
+        self.discount(&dropped);
+        Some(dropped.dropped())
+    }
+
+    /// Puts a frame at the end: messages behind one under way, what is fixed in front of them.
+    fn add(&mut self, frame: Bytes, tag: Tag, kind: Kind) {
+        let number = if kind == Kind::Fixed {
+            self.waiting.back().map_or(0, |last| last.number)
+        } else {
+            self.last_number += 1;
+            self.last_number
+        };
+        if tag.slot != 0 {
+            self.slots.get_or_insert_default().insert(tag.slot, number);
+        }
+        let waiting = Waiting { frame, tag, kind, number };
         self.waiting_bytes += waiting.frame.len();
         self.charged_waiting += waiting.charge();
-        let at_end = at == self.waiting.len();
-        self.waiting.insert(at, waiting);
-        if !at_end {
-            self.number_slots();
-        } else if tag.slot != 0 {
-            self.slots.get_or_insert_default().insert(tag.slot, self.front + at as u64);
+        if self.fragmented && kind != Kind::Fixed {
+            self.behind_bytes += waiting.frame.len();
+            self.behind.push_back(waiting);
+        } else {
+            self.waiting.push_back(waiting);
         }
     }
 
-    fn remove(&mut self, at: usize) -> Waiting {
-        let waiting = self.waiting.remove(at).expect("the caller has counted");
+    /// Does not count a frame any more that was taken out.
+    fn discount(&mut self, waiting: &Waiting) {
         self.waiting_bytes -= waiting.frame.len();
         self.charged_waiting -= waiting.charge();
-        if let Some(fragments_at) = &mut self.fragments_at
-            && at < *fragments_at
-        {
-            *fragments_at -= 1;
-        }
-        if at > 0 {
-            self.number_slots();
-            return waiting;
-        }
         if let Some(slots) = &mut self.slots
-            && slots.get(&waiting.tag.slot) == Some(&self.front)
+            && slots.get(&waiting.tag.slot) == Some(&waiting.number)
         {
             slots.remove(&waiting.tag.slot);
         }
-        self.front += 1;
-        waiting
-    }
-
-    /// Numbers all anew: something came or went between them, which only fragments do.
-    fn number_slots(&mut self) {
-        let Some(slots) = &mut self.slots else { return };
-        slots.clear();
-        let numbered = (self.front..).zip(&self.waiting).filter(|(_, waiting)| waiting.tag.slot != 0);
-        slots.extend(numbered.map(|(number, waiting)| (waiting.tag.slot, number)));
     }
 
     // Control frames
 
     /// Queues a control frame other than a pong or a close. `false` if too many wait already.
     pub(super) fn push_control(&mut self, batches: &mut BatchPool, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.in_flight == 0 && self.waiting.is_empty() {
+        if self.is_idle() {
             self.write(batches, |batch| batch.append(write));
             return true;
         }
@@ -298,7 +333,7 @@ impl Queue {
         payload: &[u8],
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if self.in_flight == 0 && self.waiting.is_empty() {
+        if self.is_idle() {
             self.write(batches, |batch| batch.append(write));
             return false;
         }
@@ -326,7 +361,7 @@ impl Queue {
         }
         let mut batch = match self.next.take() {
             Some(batch) => batch,
-            None if self.waiting.is_empty() && self.control.is_none() => return None,
+            None if self.is_flushed() => return None,
             None => batches.take(),
         };
         if let Some(control) = self.control.take() {
@@ -340,11 +375,11 @@ impl Queue {
             });
             self.charged_leaving += bytes;
         }
-        while let Some(waiting) = self.waiting.front()
-            && self.fragments_at != Some(0)
-            && (batch.is_empty() || batch.len() + waiting.frame.len() <= SEND_BYTES_MAX)
+        while let Some(next) = self.waiting.front()
+            && (batch.is_empty() || batch.len() + next.frame.len() <= SEND_BYTES_MAX)
+            && let Some(waiting) = self.waiting.pop_front()
         {
-            let waiting = self.remove(0);
+            self.discount(&waiting);
             let before = batch.owned_len();
             match waiting.kind {
                 Kind::Shared => batch.push_joined(&waiting.frame, |left, right| joins.join(left, right)),
@@ -357,8 +392,10 @@ impl Queue {
         }
         if self.waiting.is_empty() {
             // A queue that was long once does not stay so.
-            self.slots = None;
             self.waiting.shrink_to(WAITING_KEPT);
+            if self.behind.is_empty() {
+                self.slots = None;
+            }
         }
         if batch.is_empty() {
             batches.put(batch);
@@ -391,8 +428,15 @@ impl Queue {
 }
 
 impl Waiting {
+    const fn dropped(&self) -> DroppedMessage {
+        DroppedMessage { topic: self.tag.topic }
+    }
+
     /// What it costs the session alone.
     fn charge(&self) -> usize {
         WAITING_BYTES + if self.kind == Kind::Shared { 0 } else { self.frame.len() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,6 +22,8 @@ pub(super) struct Outgoing<'a> {
     /// Not shared with other sessions, and not counted otherwise.
     pub(super) own: bool,
     pub(super) tag: Tag,
+    /// What it was published to. Its tag tells by which subscription it came, which may be a pattern's.
+    pub(super) topic: Option<&'a str>,
 }
 
 impl<T> Core<T> {
@@ -96,13 +98,19 @@ impl<T> Core<T> {
         let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
         let options = *self.options.get(state.options);
         let bytes = message.frame.len();
-        if options.policy == Policy::Conflate && message.tag.slot != 0 {
+        if options.policy == Policy::Conflate
+            && let Some(before) = state.queue.as_ref().and_then(|queue| queue.bytes_in(message.tag.slot))
+        {
+            if bytes > before && self.is_short_of_memory() {
+                return self.refuse(key, &message.tag, DropReason::Memory);
+            }
             let replaced = self.change_queue(key, |queue, _, _| queue.replace(message.frame, message.tag, message.own));
             if let Some(Some(old)) = replaced {
                 self.note_dropped(key, old.topic.is_some(), old, DropReason::Conflated);
-                // It may be longer than the one before.
-                self.drop_old(key, options.queue_bytes_max);
+                // Where it is longer than the one before, others make room; alone it may have any length.
+                self.drop_old(key, options.queue_bytes_max, Some(message.tag.slot));
                 self.count_taken(key);
+                self.look_at_high_water(key, &options, message.topic, origin);
                 return SendOutcome::Queued;
             }
         }
@@ -114,7 +122,7 @@ impl<T> Core<T> {
                 }
                 Policy::DropNew => return self.refuse(key, &message.tag, DropReason::New),
                 Policy::DropOld | Policy::Conflate => {
-                    self.drop_old(key, options.queue_bytes_max.saturating_sub(bytes));
+                    self.drop_old(key, options.queue_bytes_max.saturating_sub(bytes), None);
                     if !self.fits(key, bytes, &options) {
                         return self.refuse(key, &message.tag, DropReason::New);
                     }
@@ -128,14 +136,17 @@ impl<T> Core<T> {
             }
             return self.refuse(key, &message.tag, DropReason::Memory);
         }
-        self.change_queue(key, |queue, _, _| queue.push(message.frame, message.tag, message.own));
+        // Only who may be replaced is to be found again.
+        let slot = if options.policy == Policy::Conflate { message.tag.slot } else { 0 };
+        let tag = Tag { slot, ..message.tag };
+        self.change_queue(key, |queue, _, _| queue.push(message.frame, tag, message.own));
         self.count_taken(key);
         if let Some(state) = self.sessions.get_mut(key)
             && !state.flags.set(Flags::SLOW, true)
         {
             self.slow.push(key);
         }
-        self.look_at_high_water(key, &options, &message.tag, origin);
+        self.look_at_high_water(key, &options, message.topic, origin);
         SendOutcome::Queued
     }
 
@@ -145,32 +156,39 @@ impl<T> Core<T> {
         queue.is_none_or(|queue| !queue.has_waiting() || queue.waiting_bytes() + bytes <= options.queue_bytes_max)
     }
 
-    /// Drops the oldest messages that wait until at most `bytes` do.
-    fn drop_old(&mut self, key: Key, bytes: usize) {
-        while let Some(Some(old)) =
-            self.change_queue(key, |queue, _, _| if queue.waiting_bytes() > bytes { queue.drop_oldest() } else { None })
-        {
+    /// Drops the oldest messages that wait, but for the one in the slot `spared`, until at most `bytes` do.
+    fn drop_old(&mut self, key: Key, bytes: usize, spared: Option<u64>) {
+        let next = |queue: &mut Queue| if queue.waiting_bytes() > bytes { queue.drop_oldest(spared) } else { None };
+        while let Some(Some(old)) = self.change_queue(key, |queue, _, _| next(queue)) {
             self.note_dropped(key, old.topic.is_some(), old, DropReason::Old);
         }
     }
 
-    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, tag: &Tag, origin: Origin) {
+    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, topic: Option<&str>, origin: Origin) {
         let Some(state) = self.sessions.get_mut(key) else { return };
-        if state.buffered_bytes() < options.high_water_bytes {
-            return;
+        let holds_up = options.policy == Policy::PauseProducer && state.queued_bytes() >= options.high_water_bytes;
+        // What waits for a fragment of ours is held against those who sent it, and not against the peer.
+        if state.buffered_bytes() >= options.high_water_bytes {
+            self.rise(key);
         }
-        if !state.flags.set(Flags::HIGH, true) {
+        if holds_up {
+            self.hold_up(key, topic, origin);
+        }
+    }
+
+    /// A session is under pressure, until its queue is down to low water.
+    fn rise(&mut self, key: Key) {
+        if let Some(state) = self.sessions.get_mut(key)
+            && !state.flags.set(Flags::HIGH, true)
+        {
             self.reading.push(key);
-        }
-        if options.policy == Policy::PauseProducer {
-            self.hold_up(key, tag, origin);
         }
     }
 
     // Producers
 
     /// Whoever fills this session's queue is to pause.
-    fn hold_up(&mut self, consumer: Key, tag: &Tag, origin: Origin) {
+    fn hold_up(&mut self, consumer: Key, topic: Option<&str>, origin: Origin) {
         match origin {
             // Its own queue holds a session back by itself.
             Some(producer) if producer == self.global(consumer) => {}
@@ -184,8 +202,7 @@ impl<T> Core<T> {
                 }
             }
             None => {
-                let name = tag.topic.and_then(|topic| self.topics.name_of(topic));
-                if let Some(topic) = name.and_then(|name| self.producers.hold_up_topic(consumer, &name)) {
+                if let Some(topic) = topic.and_then(|topic| self.producers.hold_up_topic(consumer, topic)) {
                     self.counters().producers_paused.add(1);
                     self.mailboxes.of(self.shard).congest(topic);
                 }
@@ -230,7 +247,7 @@ impl<T> Core<T> {
         SendOutcome::Dropped
     }
 
-    fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
+    pub(super) fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
         self.counters().count_dropped(reason, published, 1);
         if let Some(topic) = dropped.topic {
             self.topics.count_dropped(topic);
@@ -280,7 +297,7 @@ impl<T> Core<T> {
             if self.options.get(state.options).pauses_when_high() {
                 self.doom(key, CloseCause::OutOfMemory);
             }
-            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest()) {
+            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest(None)) {
                 self.note_dropped(key, old.topic.is_some(), old, DropReason::Memory);
             }
         }
@@ -328,16 +345,20 @@ impl<T> Core<T> {
     ) -> SendOutcome {
         let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
         let options = *self.options.get(state.options);
-        let waits = state.queue.as_ref().is_some_and(|queue| queue.is_sending() || queue.has_waiting());
-        // Nothing is lost: the caller offers the same fragment again, when the queue has drained.
-        if !self.fits(key, bytes, &options) || self.is_short_of_memory() {
+        let front = state.queue.as_ref().map_or(0, |queue| queue.front_bytes());
+        let waits = front > 0 || state.is_sending();
+        let is_full = front > 0 && front + bytes > options.queue_bytes_max;
+        // Who has taken all that there was takes the next fragment: nothing else would ever make room.
+        if !state.is_flushed() && (is_full || self.is_short_of_memory()) {
+            // Nothing is lost: the caller offers the same fragment again when it is told that the queue has drained.
+            self.rise(key);
             return SendOutcome::Dropped;
         }
         self.change_queue(key, append);
         if let Some(state) = self.sessions.get_mut(key) {
             state.last_message = self.now;
         }
-        self.look_at_high_water(key, &options, &Tag::default(), Some(self.global(key)));
+        self.look_at_high_water(key, &options, None, Some(self.global(key)));
         if waits { SendOutcome::Queued } else { SendOutcome::Sent }
     }
 
@@ -350,7 +371,7 @@ impl<T> Core<T> {
 impl<'a> Outgoing<'a> {
     /// A message for one session alone.
     pub(super) const fn of_one(frame: &'a Bytes, slot: u64) -> Self {
-        Self { frame, own: true, tag: own_tag(slot) }
+        Self { frame, own: true, tag: own_tag(slot), topic: None }
     }
 }
 

@@ -167,8 +167,13 @@ impl<T> SessionState<T> {
     }
 
     /// Bytes that have been accepted for sending and are not with the kernel yet.
-    pub(super) fn buffered_bytes(&self) -> usize {
+    pub(super) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
+    }
+
+    /// The same without what waits for a fragment of ours: what the peer has not taken.
+    pub(super) fn buffered_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.leaving_bytes())
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {
@@ -178,7 +183,7 @@ impl<T> SessionState<T> {
 
     /// Whether nothing is in flight and nothing could be.
     pub(super) fn is_flushed(&self) -> bool {
-        self.queue.as_ref().is_none_or(|queue| queue.is_idle())
+        self.queue.as_ref().is_none_or(|queue| queue.is_flushed())
     }
 
     /// Whether something is in flight.

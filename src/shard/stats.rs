@@ -90,7 +90,7 @@ counters! {
     messages_sent,
     /// Messages of `send` and of `publish` that a full queue refused or let go of, together.
     messages_dropped,
-    /// Sent, and refused by a full queue whose session ended for it.
+    /// Sent, and refused by a full queue whose session ended for it, or behind an unfinished message of one that closed.
     sends_dropped_close,
     /// Sent, and refused by a full queue.
     sends_dropped_new,
@@ -100,7 +100,8 @@ counters! {
     sends_conflated,
     /// Sent, and refused or let go of because the shard's memory was used up.
     sends_dropped_memory,
-    /// Published, and refused by a full queue whose session ended for it.
+    /// Published, and refused by a full queue whose session ended for it, or behind an unfinished message of one that
+    /// closed.
     publishes_dropped_close,
     /// Published, and refused by a full queue.
     publishes_dropped_new,
@@ -161,7 +162,7 @@ counters! {
 /// Why a message did not reach a session that was open.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum DropReason {
-    /// Its queue was full, and it ended for it.
+    /// Its queue was full, and it ended for it; or it closed amid a message, and this one stood behind.
     Close,
     New,
     Old,

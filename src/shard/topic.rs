@@ -234,11 +234,6 @@ impl Topics {
         TopicRef { id, serial: self.topics[id as usize].serial }
     }
 
-    /// The name of a topic that was referred to, if there still are subscribers.
-    pub(super) fn name_of(&self, topic: TopicRef) -> Option<Arc<str>> {
-        self.topics.get(topic.id as usize).filter(|found| found.serial == topic.serial).map(|found| found.name.clone())
-    }
-
     /// Counts a message that is delivered to a topic's or a pattern's subscribers.
     #[inline]
     pub(super) fn count_published(&mut self, id: u32) {
@@ -446,10 +441,8 @@ mod tests {
                 world.topics.count_published(*id);
                 let reference = world.topics.reference(*id);
                 (0..3).for_each(|_| world.topics.count_dropped(reference));
-                assert!(world.topics.name_of(reference).is_some());
                 let ended = TopicRef { serial: reference.serial.wrapping_sub(9), ..reference };
                 world.topics.count_dropped(ended);
-                assert_eq!(world.topics.name_of(ended), None);
             }
             world.topics.matching("a/c", &mut ids);
             world.topics.count_published(ids[0]);

@@ -5,6 +5,7 @@
 //! | `handshake` | upgrades accepted and refused |
 //! | `requests` | plain HTTP on the same port |
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
+//! | `fragments` | messages sent in fragments, and what stands between and behind them |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `causes` | what is known of a session that has ended |
@@ -14,6 +15,9 @@
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
 //! | `panics` | a handler that panics costs one session |
+//! | `policies` | messages for sessions that do not keep up: dropped, replaced, counted |
+//! | `producers` | whoever fills a queue with `Policy::PauseProducer` waits for it |
+//! | `reception` | sessions that are not read from for a while |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -24,11 +28,15 @@ mod clocks;
 mod deadlines;
 mod draining;
 mod ending;
+mod fragments;
 mod handshake;
 mod lifetime;
 mod messages;
 mod panics;
+mod policies;
 mod pressure;
+mod producers;
+mod reception;
 mod requests;
 mod stalls;
 mod suspended;

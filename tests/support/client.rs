@@ -9,8 +9,9 @@ use ringwave::protocol::handshake::ClientRequest;
 use ringwave::protocol::mask::MaskingKey;
 use ringwave::{CloseCode, CloseFrame, Limits, Message, MessageKind};
 use std::collections::VecDeque;
-use std::io::{ErrorKind, Write};
+use std::io::{self, ErrorKind, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::time::{Duration, Instant};
 
 /// Masking and handshake keys: the same in every run, different for every seed (splitmix64).
 pub(crate) struct Keys(u64);
@@ -220,13 +221,38 @@ impl Client {
         assert_eq!(self.next(), Received::End(Ended::Orderly));
     }
 
+    /// Receives until `condition` holds; what comes is kept for [`Client::next`].
+    #[track_caller]
+    pub(crate) fn receive_until(&mut self, what: &str, condition: impl Fn() -> bool) {
+        let start = Instant::now();
+        self.stream.set_read_timeout(Some(Duration::from_millis(1))).expect("a positive timeout");
+        while !condition() {
+            assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");
+            if let Ok(Some(ended)) = self.try_read() {
+                panic!("the end ({ended:?}) instead of: {what}");
+            }
+        }
+        self.stream.set_read_timeout(Some(DEADLINE)).expect("a positive timeout");
+    }
+
+    /// Whether something has come that [`Client::next`] has not answered.
+    pub(crate) fn has_received(&self) -> bool {
+        !self.received.is_empty()
+    }
+
     fn read(&mut self) -> Option<Ended> {
+        self.try_read().unwrap_or_else(|error| panic!("nothing came within {DEADLINE:?}: {error}"))
+    }
+
+    /// Reads once; how the stream ended, if it has. An error if nothing comes in time.
+    fn try_read(&mut self) -> io::Result<Option<Ended>> {
         let mut bytes = [0; 16_384];
         let count = match super::raw::read(&mut self.stream, &mut bytes) {
-            Ok(0) => return Some(Ended::Orderly),
+            Ok(0) => return Ok(Some(Ended::Orderly)),
             Ok(count) => count,
-            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Some(Ended::Reset),
-            Err(error) => panic!("nothing came within {DEADLINE:?}: {error}"),
+            Err(error) if error.kind() == ErrorKind::ConnectionReset => return Ok(Some(Ended::Reset)),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Err(error),
+            Err(error) => panic!("{error}"),
         };
         let limits = Limits::default();
         let (mut events, _) = self.connection.receive(&mut bytes[..count], &limits);
@@ -235,6 +261,6 @@ impl Client {
         }
         // RFC 6455 §5.5.1: nothing follows a close frame.
         assert_eq!(events.unread(), 0, "bytes behind a close frame");
-        None
+        Ok(None)
     }
 }

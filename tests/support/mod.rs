@@ -7,11 +7,15 @@
 
 mod client;
 mod desk;
+mod numbered;
+mod puppet;
 mod raw;
 mod rig;
 
 pub(crate) use client::{Client, Received};
 pub(crate) use desk::{Desk, Event, Events};
+pub(crate) use numbered::numbered;
+pub(crate) use puppet::{Doll, Note, Puppet, Theatre};
 pub(crate) use raw::{Frame, Raw, upgrade_with};
 pub(crate) use rig::{Options, Report, Reports, Rig};
 
@@ -133,7 +137,7 @@ fn join(server: Server) -> io::Result<()> {
 
 /// Waits until `condition` holds.
 #[track_caller]
-pub(crate) fn eventually(what: &str, condition: impl Fn() -> bool) {
+pub(crate) fn eventually(what: &str, mut condition: impl FnMut() -> bool) {
     let start = Instant::now();
     while !condition() {
         assert!(start.elapsed() < DEADLINE, "not within {DEADLINE:?}: {what}");

@@ -6,7 +6,20 @@ use std::net::{SocketAddr, TcpStream};
 
 /// A connection with deadlines on both directions, whose writes leave at once.
 pub(super) fn connected(address: SocketAddr) -> TcpStream {
-    let stream = TcpStream::connect_timeout(&address, DEADLINE).expect("the server accepts");
+    with_deadlines(TcpStream::connect_timeout(&address, DEADLINE).expect("the server accepts"))
+}
+
+/// The same with a small receive buffer, so that a client that does not read soon has its
+/// server wait.
+pub(super) fn connected_narrowly(address: SocketAddr) -> TcpStream {
+    let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
+    let socket = socket.expect("a descriptor is free");
+    socket.set_recv_buffer_size(16 * 1024).expect("a TCP socket");
+    socket.connect_timeout(&address.into(), DEADLINE).expect("the server accepts");
+    with_deadlines(socket.into())
+}
+
+fn with_deadlines(stream: TcpStream) -> TcpStream {
     stream.set_nodelay(true).expect("a TCP socket");
     stream.set_read_timeout(Some(DEADLINE)).expect("a positive timeout");
     stream.set_write_timeout(Some(DEADLINE)).expect("a positive timeout");
