@@ -149,7 +149,7 @@ pub struct Ended {
     pub cause: CloseCause,
     /// The code of the close frame that ended it: the peer's, or ours. `None` where no close frame did.
     pub code: Option<CloseCode>,
-    /// Bytes that were queued for the peer and had not all gone to the system.
+    /// Bytes that were queued for the peer and had not all gone to the system, our close frame not counted.
     pub queued_bytes: usize,
     /// Messages dropped for this session over its life.
     pub dropped: u64,

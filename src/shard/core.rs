@@ -227,7 +227,7 @@ impl<T> Core<T> {
             queue.clear_control();
             // Messages behind an unfinished one would stand inside of it.
             let abandoned = queue.abandon_fragments();
-            let written = queue.append(&mut supplies.batches, |out| encoder.encode_close((), close, out));
+            let written = queue.append_close(&mut supplies.batches, |out| encoder.encode_close((), close, out));
             debug_assert!(written.is_ok(), "an open session has sent no close frame");
             abandoned
         });

@@ -71,7 +71,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             cause: cause.clone(),
             // The application's came first if there is one: nothing follows a close frame.
             code: rare.and_then(|rare| rare.close_code).or_else(|| cause.code()),
-            queued_bytes: state.queued_bytes(),
+            queued_bytes: state.queue.as_ref().map_or(0, |queue| queue.undelivered_bytes()),
             dropped: rare.map_or(0, |rare| rare.dropped),
             since_received: since(state.last_received),
             since_sent: since(state.last_sent),

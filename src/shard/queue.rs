@@ -84,6 +84,8 @@ pub(super) struct Queue {
     /// … and of the second alone.
     behind_bytes: usize,
     control: Option<Box<Control>>,
+    /// Bytes of our close frame, which stands at the very end.
+    farewell_bytes: usize,
     /// The number of the message that waits in each slot. Empty until a message with a slot waits.
     #[expect(clippy::box_collection, reason = "8 bytes instead of 48 for the many queues without slots")]
     slots: Option<Box<HashMap<u64, u64>>>,
@@ -105,6 +107,11 @@ impl Queue {
     pub(super) fn bytes(&self) -> usize {
         let control = self.control.as_ref().map_or(0, |control| control.frames.len());
         self.in_flight + self.next.as_ref().map_or(0, |batch| batch.len()) + self.waiting_bytes + control
+    }
+
+    /// The same without our close frame: what the peer does not get if nothing more leaves.
+    pub(super) fn undelivered_bytes(&self) -> usize {
+        self.bytes().saturating_sub(self.farewell_bytes)
     }
 
     /// The same without what waits for the last fragment of a message under way: what the peer is to take next.
@@ -194,6 +201,14 @@ impl Queue {
         let mut bytes = Vec::new();
         let answer = write(&mut bytes);
         self.add(bytes.into(), Tag::default(), Kind::Fixed);
+        answer
+    }
+
+    /// Appends our close frame, behind which nothing stands.
+    pub(super) fn append_close<R>(&mut self, batches: &mut BatchPool, write: impl FnOnce(&mut Vec<u8>) -> R) -> R {
+        let before = self.bytes();
+        let answer = self.append(batches, write);
+        self.farewell_bytes = self.bytes() - before;
         answer
     }
 

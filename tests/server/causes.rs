@@ -137,3 +137,14 @@ fn a_peer_that_breaks_while_the_last_bytes_are_sent_is_forgotten_at_once() {
     drop(client);
     eventually("it is gone", || server.stats().connections == 0);
 }
+
+/// Our own close frame is nothing that the peer misses.
+#[test]
+fn nothing_is_left_of_a_session_that_is_closed_in_order() {
+    let (server, reports) = TestServer::rig(|_| {});
+    let mut client = server.client("/orderly");
+    client.echo("x");
+    client.close();
+    let (_, ended) = reports.closed();
+    assert_eq!((ended.queued_bytes, ended.dropped), (0, 0), "{ended}");
+}
