@@ -126,6 +126,9 @@ fn a_peer_that_breaks_while_the_last_bytes_are_sent_is_forgotten_at_once() {
     let (server, reports) = TestServer::rig(|config| {
         config.settings.close_timeout = 10 * DEADLINE;
         config.settings.stall_timeout = 10 * DEADLINE;
+        // Its end is heard although much is queued for it.
+        config.settings.session.queue_bytes_max = 64 * MIB;
+        config.settings.session.high_water_bytes = 64 * MIB;
     });
     let mut client = server.client("/breaks");
     // More than the sockets' buffers hold.
