@@ -8,20 +8,26 @@
 //! ```
 //! What lies further ahead is put into the last slot and sorted in again when that comes up. Nothing is ever
 //! removed before its time: whoever put an entry in decides, when it fires, whether it still means anything.
+//!
+//! A slot is a chain of chunks, all of one size: entries come and go by the thousand every second, and lists that grow
+//! and shrink by themselves leave holes in the heap that nothing else fits.
 
 use super::clock::Tick;
 
 const LEVELS: usize = 4;
 const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
-/// A slot that held more entries than this gives its memory back once it is emptied.
-const SLOT_ENTRIES_KEPT: usize = 64;
+/// Entries of a chunk: 256 bytes in all.
+const CHUNK_ENTRIES: usize = 20;
+/// Emptied chunks that are kept for use again.
+const CHUNKS_KEPT: usize = 256;
 
 /// Entries of type `K` (8 bytes or fewer), each due at a [`Tick`].
 #[derive(Debug)]
 pub struct Wheel<K> {
-    /// `LEVELS × SLOTS` lists.
-    slots: Vec<Vec<Entry<K>>>,
+    /// `LEVELS × SLOTS` chains.
+    slots: Vec<Option<Box<Chunk<K>>>>,
+    spare: Vec<Box<Chunk<K>>>,
     /// One bit for each slot that has entries, by level.
     occupied: [u64; LEVELS],
     now: Tick,
@@ -36,11 +42,39 @@ struct Entry<K> {
 
 const _: () = assert!(size_of::<Entry<super::key::Key>>() == 12);
 
+/// Some entries of a slot, and the others.
+#[derive(Debug)]
+struct Chunk<K> {
+    next: Option<Box<Chunk<K>>>,
+    len: usize,
+    entries: [Entry<K>; CHUNK_ENTRIES],
+}
+
+const _: () = assert!(size_of::<Chunk<super::key::Key>>() == 256);
+
+impl<K> Drop for Wheel<K> {
+    /// One chunk after the other: dropped as they stand, a long chain would need a long stack.
+    fn drop(&mut self) {
+        for slot in &mut self.slots {
+            let mut chain = slot.take();
+            while let Some(mut chunk) = chain {
+                chain = chunk.next.take();
+            }
+        }
+    }
+}
+
 impl<K: Copy> Wheel<K> {
     /// An empty wheel that stands at `now`.
     pub fn new(now: Tick) -> Self {
         const { assert!(size_of::<K>() <= 8) };
-        Self { slots: (0..LEVELS * SLOTS).map(|_| Vec::new()).collect(), occupied: [0; LEVELS], now, count: 0 }
+        Self {
+            slots: (0..LEVELS * SLOTS).map(|_| None).collect(),
+            spare: Vec::new(),
+            occupied: [0; LEVELS],
+            now,
+            count: 0,
+        }
     }
 
     /// Number of entries.
@@ -97,16 +131,21 @@ impl<K: Copy> Wheel<K> {
                 continue;
             }
             let slot = (tick.number() >> shift) as usize % SLOTS;
-            let mut entries = self.take_slot(level as usize, slot);
-            for entry in entries.drain(..) {
-                if tick.reached(entry.due) {
-                    self.count -= 1;
-                    fired.push(entry.key);
-                } else {
-                    self.place(entry);
+            let mut chain = self.take_slot(level as usize, slot);
+            while let Some(mut chunk) = chain {
+                for entry in &chunk.entries[..chunk.len] {
+                    if tick.reached(entry.due) {
+                        self.count -= 1;
+                        fired.push(entry.key);
+                    } else {
+                        self.place(*entry);
+                    }
+                }
+                chain = chunk.next.take();
+                if self.spare.len() < CHUNKS_KEPT {
+                    self.spare.push(chunk);
                 }
             }
-            self.put_back_memory(level as usize, slot, entries);
         }
     }
 
@@ -118,21 +157,29 @@ impl<K: Copy> Wheel<K> {
         let reach = ((SLOTS as u32) << shift) - 1;
         let at = self.now.plus(ahead.min(reach)).number();
         let slot = (at >> shift) as usize % SLOTS;
-        self.slots[level as usize * SLOTS + slot].push(entry);
         self.occupied[level as usize] |= 1 << slot;
-    }
-
-    fn take_slot(&mut self, level: usize, slot: usize) -> Vec<Entry<K>> {
-        self.occupied[level] &= !(1 << slot);
-        std::mem::take(&mut self.slots[level * SLOTS + slot])
-    }
-
-    /// An emptied list goes back to its slot if it is small and nothing was put there meanwhile.
-    fn put_back_memory(&mut self, level: usize, slot: usize, emptied: Vec<Entry<K>>) {
-        let place = &mut self.slots[level * SLOTS + slot];
-        if place.capacity() == 0 && emptied.capacity() <= SLOT_ENTRIES_KEPT {
-            *place = emptied;
+        let chain = &mut self.slots[level as usize * SLOTS + slot];
+        match chain {
+            Some(chunk) if chunk.len < CHUNK_ENTRIES => {
+                chunk.entries[chunk.len] = entry;
+                chunk.len += 1;
+            }
+            _ => {
+                let next = chain.take();
+                let mut chunk = self
+                    .spare
+                    .pop()
+                    .unwrap_or_else(|| Box::new(Chunk { next: None, len: 0, entries: [entry; CHUNK_ENTRIES] }));
+                chunk.entries[0] = entry;
+                (chunk.len, chunk.next) = (1, next);
+                *chain = Some(chunk);
+            }
         }
+    }
+
+    fn take_slot(&mut self, level: usize, slot: usize) -> Option<Box<Chunk<K>>> {
+        self.occupied[level] &= !(1 << slot);
+        self.slots[level * SLOTS + slot].take()
     }
 }
 
@@ -210,5 +257,21 @@ mod tests {
         wheel.insert(1, Tick::new(90));
         assert_eq!(wheel.next_due(), Some(Tick::new(101)));
         assert_eq!(fire(&mut wheel, Tick::new(101)), [1]);
+    }
+
+    #[test]
+    fn a_slot_holds_any_number_and_is_dropped_without_a_deep_stack() {
+        let mut wheel = Wheel::new(Tick::new(0));
+        for key in 0..1_000_000 {
+            wheel.insert(key, Tick::new(5));
+        }
+        let mut fired = fire(&mut wheel, Tick::new(5));
+        fired.sort_unstable();
+        assert!(fired.into_iter().eq(0..1_000_000));
+        assert!(wheel.spare.len() <= CHUNKS_KEPT);
+        for key in 0..1_000_000 {
+            wheel.insert(key, Tick::new(70));
+        }
+        drop(wheel);
     }
 }

@@ -1,5 +1,7 @@
-//! How many sessions each peer's address has in this shard. Nothing stands here unless they are limited.
+//! Where peers come from: each connection's address until its upgrade is answered, and, where they are limited, how many
+//! sessions each address has in this shard.
 
+use crate::base::key::Key;
 use std::collections::HashMap;
 use std::net::{IpAddr, SocketAddr};
 
@@ -24,13 +26,31 @@ impl Subscriber {
     }
 }
 
-/// Sessions by address. Addresses come from strangers: the map's hash is keyed.
+/// Addresses of peers. They come from strangers: the maps' hashes are keyed.
 #[derive(Debug, Default)]
 pub(super) struct Addresses {
+    /// Of connections that wait for their upgrade, each until it is answered.
+    arrivals: HashMap<Key, SocketAddr>,
+    /// Sessions by address.
     sessions: HashMap<Subscriber, u32>,
 }
 
 impl Addresses {
+    /// A connection has come.
+    pub(super) fn arrive(&mut self, link: Key, peer: SocketAddr) {
+        self.arrivals.insert(link, peer);
+    }
+
+    /// Where a connection that waits for its upgrade comes from.
+    pub(super) fn arrival(&self, link: Key) -> Option<SocketAddr> {
+        self.arrivals.get(&link).copied()
+    }
+
+    /// A connection waits no more.
+    pub(super) fn take_arrival(&mut self, link: Key) -> Option<SocketAddr> {
+        self.arrivals.remove(&link)
+    }
+
     /// Sessions of this address.
     pub(super) fn count(&self, peer: SocketAddr) -> u32 {
         self.sessions.get(&Subscriber::of(peer)).copied().unwrap_or(0)

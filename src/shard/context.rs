@@ -47,7 +47,8 @@ impl<'a, T> Context<'a, T> {
     /// [`Handler::on_upgrade`]: super::Handler::on_upgrade
     /// [`Handler::on_request`]: super::Handler::on_request
     pub fn peer_addr(&self) -> Option<SocketAddr> {
-        self.core.sessions.get(self.caller?)?.rare()?.peer
+        let caller = self.caller?;
+        self.core.addresses.arrival(caller).or_else(|| self.core.sessions.get(caller)?.rare()?.peer)
     }
 
     // Publishing

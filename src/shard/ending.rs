@@ -40,6 +40,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn end(&mut self, key: Key, cause: &CloseCause) {
         self.report_close(key, cause);
         let Some(state) = self.core.sessions.remove(key) else { return };
+        self.core.addresses.take_arrival(key);
         let unread = state.rare().map_or(0, |rare| rare.unread.len());
         self.core.memory.recharge(state.decoder.held_bytes() + unread, 0);
         if let Some(queue) = state.queue {

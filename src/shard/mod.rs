@@ -197,11 +197,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             self.driver.close(link);
             return;
         }
-        let mut state = SessionState::new(self.core.now);
-        if peer.is_some() {
-            state.rare_mut().peer = peer;
+        self.core.sessions.insert(link, SessionState::new(self.core.now));
+        if let Some(peer) = peer {
+            self.core.addresses.arrive(link, peer);
         }
-        self.core.sessions.insert(link, state);
         self.core.arm_timer(link);
         self.driver.recv_start(link);
     }

@@ -285,7 +285,7 @@ impl<T> Core<T> {
             return refusal(503, "there are as many sessions as there may be\n");
         }
         if let Some(max) = self.settings.sessions_per_address_max
-            && let Some(peer) = self.sessions.get(link).and_then(|state| state.rare()?.peer)
+            && let Some(peer) = self.addresses.arrival(link)
             && self.addresses.count(peer) >= max
         {
             self.counters().refused_address.add(1);
@@ -305,14 +305,12 @@ impl<T> Core<T> {
         let (now, limited) = (self.now, self.settings.sessions_per_address_max.is_some());
         let has_lifetime = self.options.lifetime(options).is_some();
         let keeps_peer = self.options.get(options).keeps_peer_addr;
+        let peer = self.addresses.take_arrival(key);
         if let Some(state) = self.sessions.get_mut(key) {
             state.enter(Stage::Open, now);
             state.last_message = now;
             state.options = options;
             state.data = Some(data);
-            let peer = state.rare().and_then(|rare| rare.peer);
-            // What was kept for the upgrade is let go of, unless it serves on.
-            state.extra = None;
             if let Some(peer) = peer.filter(|_| limited || keeps_peer) {
                 let rare = state.rare_mut();
                 rare.peer = Some(peer);

@@ -126,7 +126,7 @@ const _: () = assert!(size_of::<Extra>() <= 32);
 /// What few sessions need.
 #[derive(Debug, Default)]
 pub(super) struct Rare {
-    /// During the upgrade, and longer if the options say so or the peer's sessions are counted.
+    /// If the options keep it, or the peer's sessions are counted.
     pub(super) peer: Option<SocketAddr>,
     /// Messages dropped for this session …
     pub(super) dropped: u64,

@@ -143,14 +143,14 @@ fn a_long_queue_is_sent_before_the_goodbye() {
     let (server, reports) = TestServer::rig(|_| {});
     let mut client = server.client("/busy");
     SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
-    client.put(&format!("send {BYTES}")).put("send 3").put("last").flush();
+    client.put(&format!("send {BYTES}")).put("send 3").put("x").flush();
     eventually("all is queued", || server.stats().messages_sent == 3);
     server.handle().drain(&drain());
     eventually("it drains", || server.stats().draining == 1);
     assert!(server.stats().bytes_sent < BYTES as u64, "it was all sent already");
     assert!(client.next() == Received::Binary(vec![b's'; BYTES]));
     assert_eq!(client.next(), Received::Binary(vec![b's'; 3]));
-    assert_eq!(client.text(), "last");
+    assert_eq!(client.text(), "x");
     assert_eq!(client.next(), Received::close(1012, REASON));
     client.put_close(None).flush();
     assert_eq!(client.next(), Received::End(Ended::Orderly));

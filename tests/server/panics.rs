@@ -50,6 +50,8 @@ fn each_call_costs_its_session_alone() {
     let overflow = |client: &mut Client| {
         SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
         client.put("send 20000000").flush();
+        // It is on its way, so that what follows must wait.
+        client.stream.peek(&mut [0]).expect("the first of it comes");
         for _ in 0..4 {
             client.put("send 60000");
         }
