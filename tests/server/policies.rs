@@ -192,11 +192,11 @@ fn assert_dropping(policy: Policy, counter: fn(&Stats) -> [u64; 2], check: impl 
                 println!("{policy:?}, {way:?}: {dropped} of {COUNT} dropped");
                 check(&scene, &numbers);
                 // It reads again: nothing more is lost.
-                let received_before = numbers.len() as u64;
-                scene.send(QUEUED as u64 / 2);
+                for number in COUNT..COUNT + 10 {
+                    scene.send(1);
+                    assert_eq!(scene.slow.client.number(), number);
+                }
                 assert_eq!(scene.assert_counters(counter), dropped);
-                assert_eq!(scene.slow.client.numbers(QUEUED / 2), (COUNT..scene.sent).collect::<Vec<_>>());
-                assert_eq!(received_before + dropped, COUNT);
             });
         }
     });
@@ -324,7 +324,11 @@ fn conflate_keeps_the_newest_of_each_key() {
             let mut newest = numbers.split_off(numbers.len() - KEYS as usize);
             newest.sort_unstable();
             assert_eq!(newest, (COUNT - KEYS..COUNT).collect::<Vec<_>>(), "{way}");
-            assert!(numbers.is_sorted(), "{way}: what was with the kernel came in order");
+            // A message stands in the place of the one that it replaced, so only those of one key are in order.
+            for key in 0..KEYS {
+                let of_key = numbers.iter().filter(|number| **number % KEYS == key);
+                assert!(of_key.is_sorted_by(|one, next| one < next), "{way}: {numbers:?}");
+            }
         }
     }
 }
