@@ -9,12 +9,13 @@ pub(super) fn connected(address: SocketAddr) -> TcpStream {
     with_deadlines(TcpStream::connect_timeout(&address, DEADLINE).expect("the server accepts"))
 }
 
-/// The same with a small receive buffer, so that a client that does not read soon has its
-/// server wait.
+/// The same with a small receive buffer and small segments, so that little is on its way to a client that does not read:
+/// how much a system queues for sending goes by the segments.
 pub(super) fn connected_narrowly(address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
     let socket = socket.expect("a descriptor is free");
     socket.set_recv_buffer_size(16 * 1024).expect("a TCP socket");
+    socket.set_tcp_mss(1_400).expect("a TCP socket");
     socket.connect_timeout(&address.into(), DEADLINE).expect("the server accepts");
     with_deadlines(socket.into())
 }
