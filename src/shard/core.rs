@@ -62,8 +62,9 @@ pub(super) struct Core<T> {
     pub(super) reading: Vec<Key>,
     /// Sessions that are to be told of dropped messages, each once.
     pub(super) drops_untold: Vec<Key>,
-    /// Sessions whose messages wait, each once, and some whose messages do not wait any more.
-    pub(super) slow: Vec<Key>,
+    /// Sessions that keep too much and are to end at the turn's end, but not as those in `doomed` do; each once, and
+    /// whether it was over already.
+    pub(super) overfull: Vec<(Key, bool)>,
     /// Sessions whose bytes have come and were not all read, each once.
     pub(super) behind: Vec<Key>,
     /// Deliveries so far.
@@ -111,7 +112,7 @@ impl<T> Core<T> {
             doomed: Vec::new(),
             reading: Vec::new(),
             drops_untold: Vec::new(),
-            slow: Vec::new(),
+            overfull: Vec::new(),
             behind: Vec::new(),
             work: 0,
             posts_taken: 0,
@@ -268,6 +269,7 @@ impl<T> Core<T> {
             && state.stage <= Stage::Closing
         {
             state.enter(Stage::Doomed, self.now);
+            self.memory.will_end(state.held_bytes());
             self.doomed.push((key, cause));
         }
     }

@@ -2,7 +2,16 @@
 //!
 //! Counted are the bytes that queues hold for themselves, what their lists take, messages that have not come whole, and
 //! each published message once, for as long as any session's queue refers to it.
+//!
+//! Relief comes in two steps. First the longest queues lose what their policies let go of. Where that is not enough, the
+//! sessions end that keep most of what is out of reach: a send that its peer does not take, a message that does not come
+//! whole. It goes on down to seven eighths, so that it is paid for by what has been queued since it was sought last.
 
+use super::closing::CloseCause;
+use super::core::Core;
+use super::session::Stage;
+use super::stats::DropReason;
+use crate::base::key::Key;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,10 +21,12 @@ pub(super) struct Memory {
     max: usize,
     /// Of single sessions.
     own: usize,
+    /// Of these, what sessions keep that end at the turn's end.
+    ending: usize,
     /// Of published messages.
     pub(super) shared: SharedBytes,
-    /// Whether relief was sought in this turn already.
-    pub(super) relieved: bool,
+    /// Whether relief was sought in this turn, and there was none.
+    is_hopeless: bool,
 }
 
 /// Bytes that many sessions are sent, each piece counted once. The last reference to one may be dropped anywhere.
@@ -54,26 +65,114 @@ impl Drop for Counted {
 
 impl Memory {
     pub(super) fn new(max: usize) -> Self {
-        Self { max, own: 0, shared: SharedBytes::default(), relieved: false }
+        Self { max, own: 0, ending: 0, shared: SharedBytes::default(), is_hopeless: false }
     }
 
     pub(super) fn used(&self) -> usize {
-        self.own + self.shared.held()
+        // What ends may have shrunk since.
+        self.own.saturating_sub(self.ending) + self.shared.held()
     }
 
-    pub(super) fn is_used_up(&self) -> bool {
+    fn is_used_up(&self) -> bool {
         self.used() > self.max
     }
 
     /// Relief goes on until so much is used, lest it be sought again at once.
-    pub(super) const fn relieved_at(&self) -> usize {
+    const fn relieved_at(&self) -> usize {
         self.max - self.max / 8
+    }
+
+    /// A turn begins.
+    pub(super) const fn begin_turn(&mut self) {
+        self.is_hopeless = false;
+    }
+
+    /// A session that keeps so much ends at the turn's end …
+    pub(super) const fn will_end(&mut self, bytes: usize) {
+        self.ending += bytes;
+    }
+
+    /// … and all such have ended.
+    pub(super) const fn have_ended(&mut self) {
+        self.ending = 0;
     }
 
     /// Something that was charged for `before` is charged for `after` now.
     #[inline]
     pub(super) const fn recharge(&mut self, before: usize, after: usize) {
         self.own = self.own - before + after;
+    }
+}
+
+impl<T> Core<T> {
+    /// Whether the shard's memory is used up, and stays so after those that need most have been relieved of it.
+    pub(super) fn is_short_of_memory(&mut self) -> bool {
+        if self.memory.is_used_up() && !self.memory.is_hopeless {
+            self.drop_from_longest_queues();
+            self.end_largest();
+            self.memory.is_hopeless = self.memory.is_used_up();
+        }
+        self.memory.is_used_up()
+    }
+
+    fn is_relieved(&self) -> bool {
+        self.memory.used() <= self.memory.relieved_at()
+    }
+
+    /// Takes from the sessions with the longest queues what their policies let go of, or ends them.
+    fn drop_from_longest_queues(&mut self) {
+        for (_, key) in self.by_size(|core, key| {
+            let queue = core.sessions.get(key).and_then(|state| state.queue.as_ref());
+            queue.map_or(0, |queue| queue.waiting_bytes())
+        }) {
+            if self.is_relieved() {
+                return;
+            }
+            let ends = self.sessions.get(key).is_some_and(|state| self.options.get(state.options).pauses_when_high());
+            while (ends || !self.is_relieved())
+                && let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest(None))
+            {
+                self.note_dropped(key, old.topic.is_some(), old, DropReason::Memory);
+            }
+            if ends {
+                self.doom(key, CloseCause::OutOfMemory);
+            }
+        }
+    }
+
+    /// Ends the sessions that keep most of what no policy reaches.
+    fn end_largest(&mut self) {
+        for (bytes, key) in self.by_size(|core, key| {
+            let [queued, held] = core.out_of_reach(key);
+            queued + held
+        }) {
+            if self.is_relieved() {
+                return;
+            }
+            let [queued, held] = self.out_of_reach(key);
+            let lives_on = self.sessions.get(key).is_some_and(|state| state.stage <= Stage::Closing);
+            if lives_on && queued >= held {
+                self.doom(key, CloseCause::OutOfMemory);
+            } else if self.overfull.iter().all(|(other, _)| *other != key) {
+                self.memory.will_end(bytes);
+                self.overfull.push((key, !lives_on));
+            }
+        }
+    }
+
+    /// What a session keeps in a send that its peer does not take, and of a message that has not come whole.
+    fn out_of_reach(&self, key: Key) -> [usize; 2] {
+        let Some(state) = self.sessions.get(key).filter(|state| state.stage != Stage::Doomed) else { return [0, 0] };
+        let sending = state.queue.as_ref().filter(|queue| queue.is_sending());
+        [sending.map_or(0, |queue| queue.held_bytes()), state.decoder.held_bytes()]
+    }
+
+    /// All sessions of which `size` answers anything, the largest first.
+    fn by_size(&self, size: impl Fn(&Self, Key) -> usize) -> Vec<(usize, Key)> {
+        let keys = (0..self.sessions.slots()).filter_map(|index| self.sessions.key_at(index));
+        let mut by_size: Vec<_> = keys.map(|key| (size(self, key), key)).filter(|(size, _)| *size > 0).collect();
+        by_size.sort_unstable_by_key(|(size, _)| std::cmp::Reverse(*size));
+        by_size
     }
 }
 

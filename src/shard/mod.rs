@@ -271,12 +271,19 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         loop {
             if let Some((key, cause)) = self.core.doomed.pop() {
                 self.end(key, &cause);
+            } else if let Some((key, is_over)) = self.core.overfull.pop() {
+                if is_over {
+                    self.end(key, &CloseCause::OutOfMemory);
+                } else {
+                    self.end_overfull(key);
+                }
             } else if let Some(key) = self.core.dirty.pop() {
                 self.flush_session(key);
             } else if let Some(key) = self.core.reading.pop() {
                 self.read_or_not(key);
             } else {
-                return self.core.supplies.joins.clear();
+                self.core.supplies.joins.clear();
+                return self.core.memory.have_ended();
             }
         }
     }
@@ -425,7 +432,7 @@ impl<T> Core<T> {
         self.time = time;
         self.uptime = self.uptime + (passed - stalled);
         self.now = self.uptime.tick();
-        self.memory.relieved = false;
+        self.memory.begin_turn();
     }
 
     fn show_gauges(&self) {

@@ -11,7 +11,9 @@
 //! waits (RFC 6455 §5.5.3). An idle session has no queue at all.
 
 use super::joins::Joins;
-use crate::base::limits::{CONTROL_FRAMES_WAITING_MAX, CONTROL_PAYLOAD_BYTES_MAX, SEND_BYTES_MAX};
+use crate::base::limits::{
+    CONTROL_FRAMES_WAITING_MAX, CONTROL_PAYLOAD_BYTES_MAX, SEND_BYTES_MAX, SEND_SHARED_BYTES_MIN,
+};
 use crate::driver::{Batch, BatchPool};
 use bytes::Bytes;
 use std::collections::{HashMap, VecDeque};
@@ -136,6 +138,12 @@ impl Queue {
     /// Memory that is held by this queue alone, and what its lists take.
     pub(super) const fn charged(&self) -> usize {
         self.charged_waiting + self.charged_leaving
+    }
+
+    /// The same, and what is in flight as if it were this queue's alone.
+    pub(super) const fn held_bytes(&self) -> usize {
+        let charged = self.charged();
+        if charged > self.in_flight { charged } else { self.in_flight }
     }
 
     pub(super) const fn is_sending(&self) -> bool {
@@ -447,9 +455,11 @@ impl Waiting {
         DroppedMessage { topic: self.tag.topic }
     }
 
-    /// What it costs the session alone.
+    /// What it costs the session alone. A small one is copied when it leaves, though it is shared, and is paid for
+    /// beforehand: the memory is looked at when a message is queued, and not when it leaves.
     fn charge(&self) -> usize {
-        WAITING_BYTES + if self.kind == Kind::Shared { 0 } else { self.frame.len() }
+        let is_shared = self.kind == Kind::Shared && self.frame.len() >= SEND_SHARED_BYTES_MIN;
+        WAITING_BYTES + if is_shared { 0 } else { self.frame.len() }
     }
 }
 

@@ -103,11 +103,17 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.core.close_with(link, CloseCode::POLICY_VIOLATION, "more than its rate allows");
                 self.finish(link, Stage::FinishingLong, &CloseCause::RateExceeded);
             }
-            Ending::OutOfMemory => {
-                // The cause tells no code: where it ends a session for its queue, there is no close frame.
-                self.core.close_and_remember(link, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
-                self.finish(link, Stage::FinishingLong, &CloseCause::OutOfMemory);
-            }
+            Ending::OutOfMemory => self.end_overfull(link),
+        }
+    }
+
+    /// There is no memory for what has come of a message.
+    pub(super) fn end_overfull(&mut self, key: Key) {
+        // It may have ended since for another cause.
+        if self.core.sessions.get(key).is_some_and(|state| state.stage <= Stage::Closing) {
+            // The cause tells no code: where it ends a session for its queue, there is no close frame.
+            self.core.close_and_remember(key, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
+            self.finish(key, Stage::FinishingLong, &CloseCause::OutOfMemory);
         }
     }
 }

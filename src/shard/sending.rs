@@ -37,7 +37,7 @@ impl<T> Core<T> {
             Readiness::Closed => SendOutcome::Closed,
             Readiness::Open => {
                 if self.is_short_of_memory() {
-                    return self.refuse(key, &own_tag(slot), DropReason::Memory);
+                    return self.refuse_for_memory(key, &own_tag(slot));
                 }
                 self.change_queue(key, |queue, encoder, supplies| {
                     let written = queue.write(&mut supplies.batches, |batch| {
@@ -62,7 +62,7 @@ impl<T> Core<T> {
             Readiness::Closed => SendOutcome::Closed,
             Readiness::Open => {
                 if self.is_short_of_memory() {
-                    return self.refuse(key, &message.tag, DropReason::Memory);
+                    return self.refuse_for_memory(key, &message.tag);
                 }
                 self.change_queue(key, |queue, _, Supplies { batches, joins }| {
                     queue.write_shared(batches, joins, message.frame, message.own);
@@ -130,22 +130,17 @@ impl<T> Core<T> {
             }
         }
         if self.is_short_of_memory() {
-            if options.pauses_when_high() {
-                // It was promised every message, or its end.
-                self.doom(key, CloseCause::OutOfMemory);
-            }
-            return self.refuse(key, &message.tag, DropReason::Memory);
+            return self.refuse_for_memory(key, &message.tag);
+        }
+        if !self.is_open(key) {
+            // Others got their memory by its end.
+            return SendOutcome::Closed;
         }
         // Only who may be replaced is to be found again.
         let slot = if options.policy == Policy::Conflate { message.tag.slot } else { 0 };
         let tag = Tag { slot, ..message.tag };
         self.change_queue(key, |queue, _, _| queue.push(message.frame, tag, message.own));
         self.count_taken(key);
-        if let Some(state) = self.sessions.get_mut(key)
-            && !state.flags.set(Flags::SLOW, true)
-        {
-            self.slow.push(key);
-        }
         self.look_at_high_water(key, &options, message.topic, origin);
         SendOutcome::Queued
     }
@@ -247,6 +242,15 @@ impl<T> Core<T> {
         SendOutcome::Dropped
     }
 
+    fn refuse_for_memory(&mut self, key: Key, tag: &Tag) -> SendOutcome {
+        let Some(state) = self.sessions.get(key) else { return SendOutcome::Closed };
+        if self.options.get(state.options).pauses_when_high() {
+            // It was promised every message, or its end.
+            self.doom(key, CloseCause::OutOfMemory);
+        }
+        self.refuse(key, tag, DropReason::Memory)
+    }
+
     pub(super) fn note_dropped(&mut self, key: Key, published: bool, dropped: DroppedMessage, reason: DropReason) {
         self.counters().count_dropped(reason, published, 1);
         if let Some(topic) = dropped.topic {
@@ -258,48 +262,6 @@ impl<T> Core<T> {
         rare.dropped_untold += 1;
         if !state.flags.set(Flags::DROPS_UNTOLD, true) {
             self.drops_untold.push(key);
-        }
-    }
-
-    // Memory
-
-    /// Whether the shard's memory is used up, and stays so after those that need most have been relieved of it.
-    pub(super) fn is_short_of_memory(&mut self) -> bool {
-        if !self.memory.is_used_up() {
-            return false;
-        }
-        if !self.memory.relieved {
-            self.memory.relieved = true;
-            self.relieve_memory();
-        }
-        self.memory.is_used_up()
-    }
-
-    /// Takes from the sessions with the longest queues what their policies let go of, or ends them. Once a turn.
-    fn relieve_memory(&mut self) {
-        let mut by_size: Vec<(usize, Key)> = Vec::new();
-        let sessions = &mut self.sessions;
-        self.slow.retain(|key| {
-            let Some(state) = sessions.get_mut(*key) else { return false };
-            let waiting = state.queue.as_ref().map_or(0, |queue| queue.waiting_bytes());
-            state.flags.set(Flags::SLOW, waiting > 0);
-            if waiting > 0 {
-                by_size.push((waiting, *key));
-            }
-            waiting > 0
-        });
-        by_size.sort_unstable_by_key(|(waiting, _)| std::cmp::Reverse(*waiting));
-        for (_, key) in by_size {
-            if self.memory.used() <= self.memory.relieved_at() {
-                return;
-            }
-            let Some(state) = self.sessions.get(key) else { continue };
-            if self.options.get(state.options).pauses_when_high() {
-                self.doom(key, CloseCause::OutOfMemory);
-            }
-            while let Some(Some(old)) = self.change_queue(key, |queue, _, _| queue.drop_oldest(None)) {
-                self.note_dropped(key, old.topic.is_some(), old, DropReason::Memory);
-            }
         }
     }
 

@@ -54,18 +54,16 @@ impl Flags {
     pub(super) const PONG_DUE: u16 = 1 << 8;
     /// `timer_at` stands in the wheel.
     pub(super) const TIMED: u16 = 1 << 9;
-    /// Stands in the list of sessions whose messages wait.
-    pub(super) const SLOW: u16 = 1 << 10;
     /// Stands in the list of sessions that are to be told of dropped messages.
-    pub(super) const DROPS_UNTOLD: u16 = 1 << 11;
+    pub(super) const DROPS_UNTOLD: u16 = 1 << 10;
 
     /// Held back because other shards are behind with what it publishes.
-    pub(super) const AHEAD: u16 = 1 << 12;
+    pub(super) const AHEAD: u16 = 1 << 11;
     /// The send that carries our ping has not ended.
-    pub(super) const PING_LEAVES: u16 = 1 << 13;
+    pub(super) const PING_LEAVES: u16 = 1 << 12;
 
     /// What came has caused so much work that the rest waits in `Rare::unread`.
-    pub(super) const BEHIND: u16 = 1 << 14;
+    pub(super) const BEHIND: u16 = 1 << 13;
 
     /// Any of these, and nothing is received.
     const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD | Self::BEHIND;
@@ -174,6 +172,11 @@ impl<T> SessionState<T> {
     /// The same without what waits for a fragment of ours: what the peer has not taken.
     pub(super) fn buffered_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.leaving_bytes())
+    }
+
+    /// Memory that its end frees, if nobody else is sent what is in flight for it.
+    pub(super) fn held_bytes(&self) -> usize {
+        self.queue.as_ref().map_or(0, |queue| queue.held_bytes()) + self.decoder.held_bytes()
     }
 
     pub(super) fn round_trip(&self) -> Option<Duration> {

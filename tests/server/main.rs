@@ -4,6 +4,7 @@
 //! |---|---|
 //! | `handshake` | upgrades accepted and refused |
 //! | `requests` | plain HTTP on the same port |
+//! | `memory` | the bound of all sessions together, and who pays for it |
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
 //! | `fragments` | messages sent in fragments, and what stands between and behind them |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
@@ -31,6 +32,7 @@ mod ending;
 mod fragments;
 mod handshake;
 mod lifetime;
+mod memory;
 mod messages;
 mod panics;
 mod policies;
