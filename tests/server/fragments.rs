@@ -1,9 +1,9 @@
 //! Messages sent in fragments: what stands between them, what waits for the last one, what becomes of an unfinished one.
 
-use crate::support::{DEADLINE, Ended, Frame, Puppet, Raw, Received, Theatre};
+use crate::support::{DEADLINE, Ended, Frame, Puppet, Raw, Received, Theatre, numbered};
 use ringwave::base::limits::{KIB, MIB};
 use ringwave::{CloseCode, MessageKind, Policy, Prepared, SendOutcome, SessionOptions};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 fn theatre() -> Theatre {
     Theatre::open(|_| {}, |_| SessionOptions::default())
@@ -156,5 +156,115 @@ fn a_close_amid_a_message_ends_it_and_what_waits_behind_is_counted() {
         assert_eq!((&frames[2].payload[2..], ended), (&b"enough"[..], Ended::Orderly));
         let stats = theatre.stats();
         assert_eq!((stats.publishes_dropped_close, stats.sends_dropped_close, stats.messages_dropped), (1, 1, 2));
+    }
+}
+
+/// Whatever is sent in between, and however slowly it is taken: the stream is one of RFC 6455 (the client's decoder says
+/// so), and each message comes whole and in the order of those sent beside it.
+#[test]
+fn streams_mixed_with_everything_else_arrive_whole() {
+    for seed in 0..4_u64 {
+        println!("seed {seed}");
+        let mut random = Random(seed);
+        let theatre =
+            Theatre::open(|_| {}, |_| SessionOptions { policy: Policy::DropNew, ..SessionOptions::default() });
+        let mut reader = if seed % 2 == 0 { theatre.puppet("reader") } else { theatre.sluggish("reader") };
+        reader.run(|session| session.subscribe("news")).expect("a sound name");
+        let (mut publisher, key) = (theatre.puppet("publisher"), reader.key());
+        let (mut whole, mut streamed, mut under_way) = (Vec::new(), Vec::new(), None::<Vec<u8>>);
+        let (mut pings, mut pongs) = (Vec::new(), 0_u8);
+        for number in 0..300_u64 {
+            let bytes = 8 + if random.below(10) == 0 { random.below(300 * KIB) } else { random.below(300) };
+            let payload = numbered(number, bytes);
+            match random.below(7) {
+                0 => {
+                    whole.push(payload.clone());
+                    assert!(reader.run(move |session| session.send(&payload)).is_taken());
+                }
+                1 => {
+                    whole.push(payload.clone());
+                    let prepared = Prepared::new(&payload);
+                    assert_eq!(publisher.run(move |session| session.publish_prepared("news", &prepared)).taken, 1);
+                }
+                2 => {
+                    whole.push(payload.clone());
+                    assert!(publisher.run(move |session| session.send_to(key, &payload)).is_taken());
+                }
+                3 => {
+                    let ping = vec![number as u8; random.below(126)];
+                    if reader.run({
+                        let ping = ping.clone();
+                        move |session| session.ping(&ping)
+                    }) == SendOutcome::Sent
+                    {
+                        pings.push(Received::Ping(ping));
+                    }
+                }
+                4 => {
+                    pongs += 1;
+                    reader.client.put_ping(&[pongs; 100]).flush();
+                }
+                _ => {
+                    let last = random.below(4) == 0;
+                    let mut message = match under_way.take() {
+                        Some(message) => {
+                            let payload = payload.clone();
+                            assert!(reader.run(move |session| session.send_next(&payload, last)).is_taken());
+                            message
+                        }
+                        None => {
+                            let payload = payload.clone();
+                            let taken = reader.run(move |session| session.send_first(MessageKind::Binary, &payload));
+                            assert!(taken.is_taken());
+                            if last {
+                                reader.run(|session| session.send_next(&[], true));
+                            }
+                            Vec::new()
+                        }
+                    };
+                    message.extend(payload);
+                    if last { streamed.push(message) } else { under_way = Some(message) }
+                }
+            }
+            if random.below(3) == 0 {
+                let sent = theatre.stats().bytes_sent;
+                let start = Instant::now();
+                let enough = || theatre.stats().bytes_sent > sent || start.elapsed() > Duration::from_millis(1);
+                reader.client.receive_until("some of it", enough);
+            }
+        }
+        if let Some(mut message) = under_way {
+            reader.run(|session| session.send_next(b"the end", true));
+            message.extend(b"the end");
+            streamed.push(message);
+        }
+        reader.run(|session| session.send("done"));
+        let (mut received, mut heard_pings, mut last_pong) = (Vec::new(), Vec::new(), 0);
+        loop {
+            match reader.client.next() {
+                Received::Binary(payload) => received.push(payload),
+                Received::Text(text) => break assert_eq!(text, "done"),
+                Received::Pong(payload) => {
+                    assert!(payload[0] > last_pong, "answers come in the order of the pings");
+                    last_pong = payload[0];
+                }
+                ping => heard_pings.push(ping),
+            }
+        }
+        assert_eq!((last_pong, heard_pings == pings), (pongs, true));
+        // Both kinds in the order in which they were sent.
+        let is_streamed = |payload: &&Vec<u8>| streamed.contains(payload);
+        assert!(received.iter().filter(is_streamed).eq(&streamed), "seed {seed}");
+        assert!(received.iter().filter(|payload| !is_streamed(payload)).eq(&whole), "seed {seed}");
+    }
+}
+
+/// Knuth's linear congruential generator: the high bits are random enough here.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: usize) -> usize {
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (self.0 >> 33) as usize % end
     }
 }

@@ -1,10 +1,10 @@
 //! Peers that do not read: what is queued for them is bounded, and nobody else is worse off.
 
-use crate::support::{DEADLINE, Raw, Received, TestServer};
+use crate::support::{Client, DEADLINE, Raw, Received, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};
 use ringwave::{CloseCause, Context, Handler, Message, Request, Response, Session, Stats, Upgrade, UpgradeRequest};
 use socket2::SockRef;
-use std::io::{ErrorKind, Write};
+use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -306,4 +306,43 @@ impl Handler for Loudspeaker {
             session.publish(topic, message);
         }
     }
+}
+
+/// A peer that takes no pongs is owed one: the answer to its newest ping (RFC 6455 §5.5.3).
+#[test]
+fn a_million_pings_of_one_that_does_not_read_leave_one_pong_to_send() {
+    const PINGS: u32 = 1_000_000;
+    const READ_BYTES: usize = 16 * 4 * KIB;
+    let server = TestServer::start(|config| config.receive_buffers = 16, |_| Gauge { queued_max: Arc::default() });
+    let mut client = Client::over(crate::support::connected_narrowly(server.address()), "/", &[]);
+    client.flush();
+    assert_eq!(client.next(), Received::Open(None));
+    let mut stream = client.stream;
+    let mut wire = Vec::new();
+    for first in (0..PINGS).step_by(10_000) {
+        wire.clear();
+        for number in first..first + 10_000 {
+            wire.extend_from_slice(&[0x89, 0x84, 0, 0, 0, 0]);
+            wire.extend_from_slice(&number.to_be_bytes());
+        }
+        stream.write_all(&wire).expect("the server takes it");
+        // In flight is at most what one turn brought; beside it stands a queue's only pong.
+        let memory = server.handle().stats().memory_bytes as usize;
+        assert!(memory <= READ_BYTES, "{memory} bytes queued after {first} pings");
+    }
+    let received = u64::from(PINGS) * 10;
+    eventually("all are heard", || server.handle().stats().bytes_received > received);
+    let Stats { bytes_sent, .. } = server.handle().stats();
+    assert!(bytes_sent < 2 * MIB as u64, "{bytes_sent} bytes of pongs were taken though none was read");
+    let (mut reader, mut pongs, mut last) = (BufReader::new(stream), 0, None);
+    while last != Some(PINGS - 1) {
+        let mut pong = [0; 6];
+        reader.read_exact(&mut pong).expect("a pong comes");
+        assert_eq!(pong[..2], [0x8a, 4]);
+        let number = u32::from_be_bytes(pong[2..].try_into().expect("four bytes"));
+        assert!(last < Some(number), "{number} after {last:?}");
+        (pongs, last) = (pongs + 1, Some(number));
+    }
+    eventually("nothing is left", || server.handle().stats().queues == 0);
+    assert_eq!(pongs + server.handle().stats().pongs_coalesced, u64::from(PINGS));
 }

@@ -16,7 +16,7 @@ pub(crate) use client::{Client, Received};
 pub(crate) use desk::{Desk, Event, Events};
 pub(crate) use numbered::numbered;
 pub(crate) use puppet::{Doll, Note, Puppet, Theatre};
-pub(crate) use raw::{Frame, Raw, upgrade_with};
+pub(crate) use raw::{Frame, Raw, connected_narrowly, upgrade_with};
 pub(crate) use rig::{Options, Report, Reports, Rig};
 
 use ringwave::driver::descriptor_limit;

@@ -11,7 +11,7 @@ pub(super) fn connected(address: SocketAddr) -> TcpStream {
 
 /// The same with a small receive buffer and small segments, so that little is on its way to a client that does not read:
 /// how much a system queues for sending goes by the segments.
-pub(super) fn connected_narrowly(address: SocketAddr) -> TcpStream {
+pub(crate) fn connected_narrowly(address: SocketAddr) -> TcpStream {
     let socket = socket2::Socket::new(socket2::Domain::for_address(address), socket2::Type::STREAM, None);
     let socket = socket.expect("a descriptor is free");
     socket.set_recv_buffer_size(16 * 1024).expect("a TCP socket");
