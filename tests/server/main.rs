@@ -14,6 +14,7 @@
 //! | `draining` | ends in order |
 //! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
+//! | `wildcards` | subscriptions to patterns of topics |
 //! | `pressure` | peers that do not read |
 //! | `panics` | a handler that panics costs one session |
 //! | `policies` | messages for sessions that do not keep up: dropped, replaced, counted |
@@ -43,3 +44,4 @@ mod requests;
 mod stalls;
 mod suspended;
 mod topics;
+mod wildcards;
