@@ -7,6 +7,7 @@
 //! | `memory` | the bound of all sessions together, and who pays for it |
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
 //! | `fragments` | messages sent in fragments, and what stands between and behind them |
+//! | `chunks` | messages handed out as they come |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
 //! | `causes` | what is known of a session that has ended |
@@ -26,6 +27,7 @@
 mod support;
 
 mod causes;
+mod chunks;
 mod clocks;
 mod deadlines;
 mod draining;

@@ -1,7 +1,8 @@
 //! What is sent comes back: whole, of the same kind, in order, however it was cut and however many speak at once.
 
 use crate::support::{Client, Raw, Received, TestServer, sockets_at_once};
-use ringwave::{Message, MessageKind};
+use ringwave::base::limits::KIB;
+use ringwave::{Context, Handler, Message, MessageKind, Prepared, Session, Upgrade, UpgradeRequest};
 use std::io::Write;
 
 /// A text of `length` bytes, with characters of one to four bytes where they fit.
@@ -173,5 +174,71 @@ fn frames_from_the_server_are_as_the_rfc_wants_them() {
         let mut raw = Raw::over(client.stream);
         assert_eq!(raw.bytes(header.len()), header);
         assert!(raw.bytes(length) == bytes_of(length));
+    }
+}
+
+/// Says of each message whether it is prepared where it lies, by itself and as the other kind.
+struct Copyist;
+
+impl Handler for Copyist {
+    type Data = ();
+
+    fn on_upgrade(&mut self, _: &mut Context<'_, ()>, _: &UpgradeRequest<'_>) -> Upgrade<()> {
+        Upgrade::accept(())
+    }
+
+    fn on_message(&mut self, session: &mut Session<'_, ()>, message: Message<'_>) {
+        let payload = message.as_bytes();
+        let lies_there = |prepared: &Prepared| prepared.frame()[prepared.frame().len() - payload.len()..].as_ptr();
+        let prepared = session.prepare(message);
+        let is_shared = lies_there(&prepared) == payload.as_ptr();
+        // Prepared again it is the very same; a part of it, an equal one, or the other kind is not.
+        assert_eq!(lies_there(&session.prepare(message)) == payload.as_ptr(), is_shared);
+        let other = match message {
+            Message::Text(text) => Message::Binary(text.as_bytes()),
+            Message::Binary(bytes) => std::str::from_utf8(bytes).map_or(Message::Binary(b"no text"), Message::Text),
+        };
+        let equal = payload.to_vec();
+        let copies = [session.prepare(other), session.prepare(&payload[..payload.len() - 1]), session.prepare(&equal)];
+        for copy in copies {
+            assert!(!prepared.frame().as_ptr_range().contains(&copy.frame().as_ptr()));
+        }
+        assert_eq!(session.prepare(other).frame()[2..], Prepared::new(other).frame()[2..]);
+        session.subscribe("all").expect("a sound name");
+        // The frame that is sent and published outlives the call.
+        session.send(message);
+        session.publish("all", message);
+        session.send(&is_shared.to_string());
+    }
+}
+
+#[test]
+fn a_message_that_was_gathered_is_sent_on_without_a_copy() {
+    let server = TestServer::start(|_| {}, |_| Copyist);
+    let mut client = server.client("/");
+    for (bytes, fragments, is_shared) in [(10, 1, false), (10, 2, true), (100 * KIB, 1, true), (100 * KIB, 3, true)] {
+        let text = "text ".repeat(bytes / 5);
+        for kind in [MessageKind::Text, MessageKind::Binary] {
+            let pieces: Vec<_> = text.as_bytes().chunks(bytes.div_ceil(fragments)).collect();
+            match pieces[..] {
+                [whole] if kind == MessageKind::Binary => client.put(whole),
+                [_] => client.put(&text),
+                [first, ref rest @ ..] => {
+                    client.put_first(kind, first);
+                    rest.iter().enumerate().for_each(|(index, next)| {
+                        client.put_next(next, index + 1 == rest.len());
+                    });
+                    &mut client
+                }
+                [] => unreachable!("it is not empty"),
+            };
+            client.flush();
+            let expected = match kind {
+                MessageKind::Text => Received::Text(text.clone()),
+                MessageKind::Binary => Received::Binary(text.clone().into_bytes()),
+            };
+            assert!(client.next() == expected && client.next() == expected);
+            assert_eq!(client.text(), is_shared.to_string(), "{bytes} bytes in {fragments} frames, {kind:?}");
+        }
     }
 }
