@@ -79,7 +79,7 @@ impl<T> Core<T> {
         let list = &mut state.extra.get_or_insert_default().subscriptions;
         // A publish looks at every pattern on its way: patterns are dearer than names.
         let max = if is_pattern { PATTERNS_MAX } else { SUBSCRIPTIONS_MAX };
-        if list.len() >= max {
+        if list.len() >= max && self.topics.find(topic, list).is_none() {
             return Err(SubscribeError::TooMany);
         }
         let new = match is_pattern {

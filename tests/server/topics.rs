@@ -57,6 +57,7 @@ fn names_and_numbers_of_topics_have_bounds() {
         assert_eq!(client.text(), "Ok(true)");
     }
     assert_eq!(client.ask("subscribe more"), "Err(TooMany)");
+    assert_eq!(client.ask("subscribe 1000"), "Ok(false)");
     assert_eq!((client.ask("unsubscribe 1000"), client.ask("subscribe more")), ("true".into(), "Ok(true)".into()));
     client.close();
     eventually("the topics are gone with their subscriber", || server.handle().stats().topics == 0);
