@@ -2,7 +2,7 @@
 
 use crate::support::{DEADLINE, Puppet, Received, Theatre, eventually, numbered};
 use ringwave::base::limits::{KIB, MIB};
-use ringwave::{CloseCode, Policy, PostError, SessionOptions};
+use ringwave::{CloseCode, Policy, PostError, SessionKey, SessionOptions};
 use socket2::SockRef;
 use std::cell::Cell;
 use std::sync::mpsc::Receiver;
@@ -35,22 +35,36 @@ fn consumer(theatre: &Theatre, shard: usize, name: &str, topic: &'static str) ->
     consumer
 }
 
+/// Where messages go.
+#[derive(Clone, Copy, Debug)]
+enum To {
+    Topic(&'static str),
+    Session(SessionKey),
+}
+
 /// What a publisher is told to publish, and what has come of it.
 struct Publications {
-    topic: &'static str,
-    answers: Vec<Receiver<usize>>,
+    to: To,
+    answers: Vec<Receiver<()>>,
     done: usize,
 }
 
 impl Publications {
     fn on(topic: &'static str) -> Self {
-        Self { topic, answers: Vec::new(), done: 0 }
+        Self::to(To::Topic(topic))
+    }
+
+    fn to(to: To) -> Self {
+        Self { to, answers: Vec::new(), done: 0 }
     }
 
     /// Tells it to publish the next message.
     fn order(&mut self, publisher: &mut Puppet) {
-        let (topic, number) = (self.topic, self.answers.len() as u64);
-        self.answers.push(publisher.order(move |session| session.publish(topic, &numbered(number, BYTES)).taken));
+        let (to, message) = (self.to, numbered(self.answers.len() as u64, BYTES));
+        self.answers.push(publisher.order(move |session| match to {
+            To::Topic(topic) => assert_eq!(session.publish(topic, &message).dropped, 0),
+            To::Session(key) => assert!(session.send_to(key, &message).is_taken()),
+        }));
     }
 
     /// How many are published.
@@ -105,11 +119,11 @@ const PLACES: [(usize, usize); 2] = [(1, 0), (2, 1)];
 
 #[test]
 fn a_publisher_waits_for_a_slow_consumer_and_nothing_is_lost() {
-    for (shards, shard) in PLACES {
+    for ((shards, shard), publishes) in PLACES.into_iter().flat_map(|place| [(place, true), (place, false)]) {
         let theatre = theatre(shards);
         let mut slow = consumer(&theatre, shard, "consumer", "news");
         let mut publisher = theatre.on_shard(0, "publisher", Theatre::puppet);
-        let mut publications = Publications::on("news");
+        let mut publications = Publications::to(if publishes { To::Topic("news") } else { To::Session(slow.key()) });
         publications.until_held(&theatre, &mut publisher, &mut bystanders(&theatre, shards));
         let queued = theatre.stats().memory_bytes as usize;
         // The other shard is told by a post, and what it publishes meanwhile comes too.
