@@ -14,6 +14,8 @@
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
 //! | `panics` | a handler that panics costs one session |
+//! | `limits` | as many sessions as there may be, and as fast |
+//! | `rates` | as many messages and bytes as there may be |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -26,9 +28,11 @@ mod draining;
 mod ending;
 mod handshake;
 mod lifetime;
+mod limits;
 mod messages;
 mod panics;
 mod pressure;
+mod rates;
 mod requests;
 mod stalls;
 mod suspended;
