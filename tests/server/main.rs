@@ -10,6 +10,7 @@
 //! | `causes` | what is known of a session that has ended |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `draining` | ends in order |
+//! | `stuck` | sockets that get stuck, in every state |
 //! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `pressure` | peers that do not read |
@@ -35,5 +36,6 @@ mod pressure;
 mod rates;
 mod requests;
 mod stalls;
+mod stuck;
 mod suspended;
 mod topics;
