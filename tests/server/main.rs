@@ -13,6 +13,7 @@
 //! | `causes` | what is known of a session that has ended |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `draining` | ends in order |
+//! | `stuck` | sockets that get stuck, in every state |
 //! | `suspended` | time in which the process did not run |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `wildcards` | subscriptions to patterns of topics |
@@ -21,6 +22,8 @@
 //! | `policies` | messages for sessions that do not keep up: dropped, replaced, counted |
 //! | `producers` | whoever fills a queue with `Policy::PauseProducer` waits for it |
 //! | `reception` | sessions that are not read from for a while |
+//! | `limits` | as many sessions as there may be, and as fast |
+//! | `rates` | as many messages and bytes as there may be |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -35,15 +38,18 @@ mod ending;
 mod fragments;
 mod handshake;
 mod lifetime;
+mod limits;
 mod memory;
 mod messages;
 mod panics;
 mod policies;
 mod pressure;
 mod producers;
+mod rates;
 mod reception;
 mod requests;
 mod stalls;
+mod stuck;
 mod suspended;
 mod topics;
 mod wildcards;
