@@ -6,8 +6,9 @@
 //! | `requests` | plain HTTP on the same port |
 //! | `messages` | what is sent comes back whole and in order, however it was cut |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
+//! | `ended` | what is known of each end |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
-//! | `causes` | what is known of a session that has ended |
+//! | `causes` | ends that come together: which one counts, and which code |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `draining` | ends in order |
 //! | `stuck` | sockets that get stuck, in every state |
@@ -26,6 +27,7 @@ mod causes;
 mod clocks;
 mod deadlines;
 mod draining;
+mod ended;
 mod ending;
 mod handshake;
 mod lifetime;
