@@ -1,7 +1,7 @@
 //! Sockets that get stuck, in every state that a connection has: all are gone by their deadlines, and nothing stays.
 
-use crate::support::{Client, Raw, Received, Report, TestServer, eventually, sockets_at_once, upgrade_with};
-use ringwave::{CloseCause, CloseCode};
+use crate::support::{Client, Received, Report, TestServer, eventually, sockets_at_once, upgrade_with};
+use ringwave::CloseCode;
 use socket2::{Domain, Socket, Type};
 use std::collections::HashMap;
 use std::io::Write;
