@@ -18,6 +18,7 @@
 //! | `panics` | a handler that panics costs one session |
 //! | `limits` | as many sessions as there may be, and as fast |
 //! | `rates` | as many messages and bytes as there may be |
+//! | `leaks` | nothing is left of sessions, however they ended |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -30,6 +31,7 @@ mod draining;
 mod ended;
 mod ending;
 mod handshake;
+mod leaks;
 mod lifetime;
 mod limits;
 mod messages;
