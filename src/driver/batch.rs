@@ -5,7 +5,9 @@
 //!  parts     Owned(0..22)  Shared(Bytes)  Owned(22..153)
 //! ```
 
-use crate::base::limits::{SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_SHARED_BYTES_MIN};
+use crate::base::limits::{
+    SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_PARTS_MAX, SEND_SHARED_BYTES_MIN,
+};
 use bytes::Bytes;
 
 /// Bytes to send to one link, in order. Kept and used again: emptying it keeps its memory.
@@ -124,6 +126,11 @@ impl Batch {
             };
             if index == first { &bytes[offset..] } else { bytes }
         })
+    }
+
+    /// Bytes that the next submission carries: some parts, and not too much at once.
+    pub(super) fn submission_len(&self) -> usize {
+        self.remaining().take(SEND_PARTS_MAX).map(<[u8]>::len).sum::<usize>().min(SEND_BYTES_MAX)
     }
 
     /// Moves past `count` sent bytes.

@@ -156,6 +156,9 @@ impl Flags {
     const CLOSE_SUBMITTED: u16 = 1 << 7;
     /// Never announced to the loop: a connection that did not come about.
     const SILENT: u16 = 1 << 8;
+    /// A send has ended short. With MSG_WAITALL that is an error that the kernel told of by the count alone: the next
+    /// operation finds an end of stream, or EPIPE.
+    const BROKEN: u16 = 1 << 9;
 
     const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -323,9 +326,10 @@ impl Uring {
                 Some(Completion::Received { link, buffer })
             }
             (0, buffer) => {
+                let error = state.flags.has(Flags::BROKEN).then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
                 self.stop_wanting(link);
                 let _ = self.discard(buffer);
-                Some(Completion::ReceiveEnded { link, error: None })
+                Some(Completion::ReceiveEnded { link, error })
             }
             (result, buffer) => {
                 let _ = self.discard(buffer);
@@ -382,6 +386,12 @@ impl Uring {
         let batch = state.sending.as_mut().expect("a send that completes is in flight");
         let error = match usize::try_from(entry.result()) {
             Ok(count) => {
+                let is_short = count < batch.submission_len();
+                if is_short {
+                    state.flags.set(Flags::BROKEN)
+                } else {
+                    state.flags.clear(Flags::BROKEN)
+                }
                 batch.advance(count);
                 let remaining = batch.len();
                 if remaining > 0 && !closing && count > 0 {
@@ -390,6 +400,9 @@ impl Uring {
                     return is_told.then_some(Completion::SentPart { link, remaining });
                 }
                 (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
+            }
+            Err(_) if -entry.result() == libc::EPIPE && state.flags.has(Flags::BROKEN) => {
+                Some(io::Error::from_raw_os_error(libc::ECONNRESET))
             }
             Err(_) => Some(io::Error::from_raw_os_error(-entry.result())),
         };

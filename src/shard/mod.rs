@@ -318,20 +318,21 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn on_sent(&mut self, link: Link, batch: Box<Batch>, error: Option<&io::Error>) {
         self.core.supplies.batches.put(batch);
         let Some(state) = self.core.sessions.get_mut(link) else { return };
-        let queue = state.queue.as_mut().expect("what is sent stands in a queue");
-        let before = queue.charged();
-        let sent = queue.sent();
-        let is_flushed = queue.is_flushed();
-        self.core.memory.recharge(before, queue.charged());
         if let Some(error) = error {
             let cause = CloseCause::PeerGone(error.raw_os_error());
             return match state.stage {
+                // What was in flight stays in the queue, as a part of what is lost.
                 Stage::Head | Stage::Open | Stage::Closing => self.core.doom(link, cause),
                 Stage::Doomed => {}
                 // Nothing is received any more that would tell of it.
                 Stage::Finishing | Stage::FinishingLong | Stage::Lingering => self.end(link, &cause),
             };
         }
+        let queue = state.queue.as_mut().expect("what is sent stands in a queue");
+        let before = queue.charged();
+        let sent = queue.sent();
+        let is_flushed = queue.is_flushed();
+        self.core.memory.recharge(before, queue.charged());
         state.last_sent = self.core.now;
         // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The
         // wait for a pong begins when the ping is out: what follows it proves nothing about the peer.

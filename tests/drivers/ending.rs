@@ -1,6 +1,6 @@
 //! Ends: what a close tells and what it does not, what the peer sees, and when a key may come again.
 
-use crate::{WAIT, accepted_link, assert_sleeps, batch_of, listener, next_accepted, peer_of, turn, turn_until};
+use crate::{WAIT, accepted_link, assert_sleeps, batch_of, listener, next_accepted, peer_of, reset, turn, turn_until};
 use ringwave::driver::{Completion, Driver, Link};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
@@ -15,6 +15,7 @@ every_driver! {
     nothing_is_received_behind_a_close,
     a_close_ends_the_stream_of_the_peer,
     a_reset_reaches_the_peer_as_one,
+    a_reset_of_the_peer_is_told_as_one_whatever_is_in_flight,
 }
 
 fn a_slot_is_used_again_under_another_generation<D: Driver>(mut driver: D) {
@@ -191,4 +192,40 @@ fn a_reset_reaches_the_peer_as_one<D: Driver>(mut driver: D) {
     // It accepts as before.
     let _peer = peer_of(address);
     next_accepted(&mut driver);
+}
+
+/// What the first completion says that tells of it at all: a send in flight and a receive both come to know.
+fn a_reset_of_the_peer_is_told_as_one_whatever_is_in_flight<D: Driver>(mut driver: D) {
+    let (listener, address) = listener();
+    driver.listen(listener);
+    for (receives, sends) in [(true, false), (false, true), (true, true)] {
+        let peer = peer_of(address);
+        let link = next_accepted(&mut driver);
+        if receives {
+            driver.recv_start(link);
+        }
+        if sends {
+            driver.send(link, batch_of(&vec![7; 32 << 20]));
+            // Until it takes no more.
+            while turn(&mut driver, WAIT, |_, completion| assert!(matches!(completion, Completion::SentPart { .. })))
+                > 0
+            {}
+        }
+        reset(peer);
+        let mut told = None;
+        turn_until(&mut driver, |_, completion| {
+            let error = match completion {
+                Completion::SentPart { .. } => None,
+                Completion::Sent { error, .. } | Completion::ReceiveEnded { error, .. } => {
+                    Some(error.map(|error| error.kind()))
+                }
+                other => panic!("{other:?}"),
+            };
+            told = told.or(error);
+            told.is_some()
+        });
+        assert_eq!(told, Some(Some(ErrorKind::ConnectionReset)), "receives: {receives}, sends: {sends}");
+        driver.close(link);
+        turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
+    }
 }

@@ -1,4 +1,4 @@
-//! What is known of a session that has ended: who ended it and why, with which code, and what was lost.
+//! Ends that come together, or find their session at a bad time: which one counts, and what is told of it.
 
 use crate::support::{DEADLINE, Ended, Received, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};

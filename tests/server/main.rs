@@ -9,8 +9,9 @@
 //! | `fragments` | messages sent in fragments, and what stands between and behind them |
 //! | `chunks` | messages handed out as they come |
 //! | `ending` | how sessions end, and that the application hears of it once, with the cause |
+//! | `ended` | what is known of each end |
 //! | `deadlines` | handshake, idle, ping and close timeouts |
-//! | `causes` | what is known of a session that has ended |
+//! | `causes` | ends that come together: which one counts, and which code |
 //! | `clocks` | pings, round trips, lifetimes; durations of any length |
 //! | `draining` | ends in order |
 //! | `stuck` | sockets that get stuck, in every state |
@@ -24,6 +25,7 @@
 //! | `reception` | sessions that are not read from for a while |
 //! | `limits` | as many sessions as there may be, and as fast |
 //! | `rates` | as many messages and bytes as there may be |
+//! | `leaks` | nothing is left of sessions, however they ended |
 //! | `lifetime` | start and shutdown |
 
 #[path = "../support/mod.rs"]
@@ -34,9 +36,11 @@ mod chunks;
 mod clocks;
 mod deadlines;
 mod draining;
+mod ended;
 mod ending;
 mod fragments;
 mod handshake;
+mod leaks;
 mod lifetime;
 mod limits;
 mod memory;
