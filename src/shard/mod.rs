@@ -157,10 +157,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             Tick::duration(ticks).saturating_sub(Duration::from_nanos(self.core.uptime.as_nanos() % Tick::NANOS))
         });
         let retry = self.posts_left.then_some(OUTBOX_RETRY);
-        // What the last turn found out when it had flushed already, or left for this one.
-        let left_over =
-            [!self.core.drops_untold.is_empty(), !self.core.reading.is_empty(), !self.core.behind.is_empty()];
-        let at_once = left_over.contains(&true).then_some(Duration::ZERO);
+        // What the last turn found out when it had flushed already, or left for this one. Drops that the handler caused
+        // when it was told of others are no such thing: it would be told of them without end.
+        let left_over = !self.core.reading.is_empty() || !self.core.behind.is_empty();
+        let at_once = left_over.then_some(Duration::ZERO);
         let end = self.draining.as_ref().map(|draining| {
             let next = draining.next_farewell().unwrap_or(draining.ends_at);
             next.min(draining.ends_at) - self.core.time

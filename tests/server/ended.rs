@@ -83,17 +83,13 @@ fn cases() -> Vec<Case> {
     vec![
         Case {
             code: Some(4001),
-            queued: true,
             ..Case::new("closed by the peer", Case::peer_closed(4001, "bye"), Peer, |_, client, _| {
                 client.put_close(Some((4001, "bye"))).flush();
             })
         },
-        Case {
-            queued: true,
-            ..Case::new("closed without a code", CloseCause::PeerClosed(None), Peer, |_, client, _| {
-                client.put_close(None).flush();
-            })
-        },
+        Case::new("closed without a code", CloseCause::PeerClosed(None), Peer, |_, client, _| {
+            client.put_close(None).flush();
+        }),
         Case {
             code: Some(3000),
             ..Case::new("closed by the application", CloseCause::Closed, Us, |_, client, _| {
@@ -160,14 +156,12 @@ fn cases() -> Vec<Case> {
         },
         Case {
             code: Some(1002),
-            queued: true,
             ..Case::new("broken", CloseCause::Protocol(ProtocolError::ReservedBits), Peer, |_, client, _| {
                 client.stream.write_all(b"\xff\x80\0\0\0\0").expect("the server takes it");
             })
         },
         Case {
             code: Some(1009),
-            queued: true,
             change: |config| config.settings.limits.frame_bytes_max = 1_000,
             ..Case::new("too long a frame", CloseCause::Protocol(ProtocolError::FrameTooLong), Peer, |_, client, _| {
                 client.send(&[0; 1_001]);
@@ -175,7 +169,6 @@ fn cases() -> Vec<Case> {
         },
         Case {
             code: Some(1001),
-            queued: true,
             silent: SHORT,
             unsent: SHORT,
             change: |config| config.settings.idle_timeout = Some(SHORT),
@@ -208,7 +201,6 @@ fn cases() -> Vec<Case> {
         },
         Case {
             code: Some(1001),
-            queued: true,
             change: |config| config.settings.session.lifetime_max = Some(SHORT),
             ..Case::new("over", CloseCause::LifetimeOver, Us, |_, _, _| {})
         },
@@ -248,7 +240,6 @@ fn cases() -> Vec<Case> {
         },
         Case {
             code: Some(1011),
-            queued: true,
             ..Case::new("panicked", CloseCause::HandlerPanicked, Us, |_, client, _| client.send("panic"))
         },
         Case {
