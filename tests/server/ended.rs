@@ -229,7 +229,6 @@ fn cases() -> Vec<Case> {
         },
         Case {
             queued: true,
-            dropped: 1,
             end: Some(Ended::Reset),
             change: |config| config.settings.memory_bytes_max = MIB,
             ..Case::new("out of memory", CloseCause::OutOfMemory, Us, |server, _, key| {
@@ -287,6 +286,7 @@ fn kept_by_the_kernel(port: u16) -> Vec<String> {
 #[test]
 fn every_end_is_told_with_all_that_is_known() {
     for case in cases() {
+        println!("{}", case.name);
         let (server, reports) = TestServer::rig(case.change);
         let mut client = server.client("/ends");
         SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
