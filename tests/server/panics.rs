@@ -45,32 +45,32 @@ fn each_call_costs_its_session_alone() {
         },
     );
     let mut bystanders: Vec<_> = (0..200).map(|_| server.client("/bystander")).collect();
-    type Act = fn(&mut Client);
-    // More than sockets hold, and then what is refused.
-    let overflow = |client: &mut Client| {
+    type Act = fn(&TestServer, &mut Client);
+    // More than sockets hold, and, while it is on its way, what is refused.
+    let overflow = |server: &TestServer, client: &mut Client| {
         SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
-        client.put("send 20000000").flush();
-        // It is on its way, so that what follows must wait.
-        client.stream.peek(&mut [0]).expect("the first of it comes");
+        let begun = server.stats().bytes_sent + 100_000;
+        client.send("send 20000000");
+        eventually("it is on its way", || server.stats().bytes_sent > begun);
         for _ in 0..4 {
             client.put("send 60000");
         }
         client.flush();
     };
     let table: [(&str, &str, Act); 8] = [
-        ("x", "on_open", |_| {}),
-        ("x", "on_message", |client| client.send("x")),
-        ("chunks", "on_chunk", |client| client.put_first(MessageKind::Text, b"x").put_next(b"y", true).flush()),
-        ("x", "on_ping", |client| client.put_ping(b"x").flush()),
-        ("x", "on_pong", |client| client.put_pong(b"x").flush()),
+        ("x", "on_open", |_, _| {}),
+        ("x", "on_message", |_, client| client.send("x")),
+        ("chunks", "on_chunk", |_, client| client.put_first(MessageKind::Text, b"x").put_next(b"y", true).flush()),
+        ("x", "on_ping", |_, client| client.put_ping(b"x").flush()),
+        ("x", "on_pong", |_, client| client.put_pong(b"x").flush()),
         ("drops", "on_drain", overflow),
         ("drops", "on_dropped", overflow),
-        ("x", "on_open+on_close", |_| {}),
+        ("x", "on_open+on_close", |_, _| {}),
     ];
     let mut panics = 0;
     for (name, broken, act) in table {
         let mut client = server.client(&format!("/{name}?{broken}"));
-        act(&mut client);
+        act(&server, &mut client);
         assert_eq!(end_of(&mut client), Received::close(1011, SORRY), "{broken}");
         // What it says now is not heard; its end is.
         client.put_close(None).flush();

@@ -103,9 +103,9 @@ fn a_pause_between_our_own_fragments_is_no_stall() {
         config.settings.stall_timeout = STALL;
     });
     let mut client = server.client("/pieces");
-    client.put("first a").put("behind").flush();
+    client.put("begin a").put("behind").flush();
     std::thread::sleep(4 * STALL);
-    client.put("last b").flush();
+    client.put("finish b").flush();
     assert_eq!(client.text(), "ab");
     assert_eq!(client.text(), "behind");
 }

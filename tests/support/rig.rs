@@ -147,8 +147,8 @@ impl Rig {
                 panic!("{TOLD}");
             }
             "send" => drop(session.send(&vec![b's'; number()])),
-            "first" => drop(session.send_first(MessageKind::Text, word.as_bytes())),
-            "last" => drop(session.send_next(word.as_bytes(), true)),
+            "begin" => drop(session.send_first(MessageKind::Text, word.as_bytes())),
+            "finish" => drop(session.send_next(word.as_bytes(), true)),
             "ping" => drop(session.ping(word.as_bytes())),
             "sleep" => std::thread::sleep(Duration::from_millis(number() as u64)),
             "pause" => session.pause_receiving(),
