@@ -41,15 +41,17 @@ fn constant_arrivals_are_even_and_as_many_as_asked_for() {
 
 #[test]
 fn poisson_arrivals_are_as_irregular_as_strangers() {
-    let noting = Noting::start();
-    let words = "-c 7 --rate 1000 --arrivals poisson --warm-up 0s -d 2s";
-    let report = Load::new("echo", &noting.server.url("/"), words).run().exits(0);
-    let came = noting.came();
-    // 2 000 ± 4 standard deviations, and the dispersion of 100 slices likewise.
-    assert!((1820..=2180).contains(&came.len()), "{} messages", came.len());
-    assert_eq!(report.text("/setup/arrivals"), "poisson");
-    let dispersion = dispersion(&came, 2.0);
-    assert!((0.4..1.7).contains(&dispersion), "{dispersion}");
+    within_three_attempts(|| {
+        let noting = Noting::start();
+        let words = "-c 7 --rate 1000 --arrivals poisson --warm-up 0s -d 2s";
+        let report = Load::new("echo", &noting.server.url("/"), words).alone().run().exits(0);
+        let came = noting.came();
+        // 2 000 ± 4 standard deviations, and the dispersion of 100 slices likewise.
+        assert!((1820..=2180).contains(&came.len()), "{} messages", came.len());
+        assert_eq!(report.text("/setup/arrivals"), "poisson");
+        let dispersion = dispersion(&came, 2.0);
+        assert!((0.4..1.7).contains(&dispersion), "{dispersion}");
+    });
 }
 
 #[test]
