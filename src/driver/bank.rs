@@ -196,11 +196,19 @@ impl Bank {
         self.push(opcode::Close::new(Fixed(slot)).build(), token);
     }
 
-    /// Asks for the end of every operation with this token; each still completes by itself.
-    pub(super) fn cancel(&mut self, target: Token) {
+    /// Asks for the end of every accept with this token; each still completes by itself.
+    pub(super) fn cancel_accept(&mut self, target: Token) {
         // By user data: the kernel finds it by hash; by descriptor it would walk all that is armed.
         let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.encode()).all()).build();
-        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::new(Operation::Cancel, target.key));
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::new(Operation::CancelAccept, target.key));
+    }
+
+    /// Asks for the end of the one operation with this token, a receive or a send; it still completes by itself. `answer`
+    /// completes only where nothing was found to be ended, [`ENOENT`](libc::ENOENT): the operation has ended, or the kernel
+    /// has it in hand at this moment, and then it goes on.
+    pub(super) fn cancel(&mut self, target: Token, answer: Operation) {
+        let entry = opcode::AsyncCancel2::new(CancelBuilder::user_data(target.encode())).build();
+        self.push(entry.flags(squeue::Flags::SKIP_SUCCESS), Token::new(answer, target.key));
     }
 
     /// Reports whenever `fd` becomes readable.

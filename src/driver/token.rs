@@ -19,7 +19,9 @@ pub(super) enum Operation {
     Send,
     Shutdown,
     Close,
-    Cancel,
+    CancelAccept,
+    CancelReceive,
+    CancelSend,
     Wake,
     BankReady,
     Socket,
@@ -30,14 +32,16 @@ pub(super) enum Operation {
 }
 
 impl Operation {
-    const ALL: [Self; 14] = [
+    const ALL: [Self; 16] = [
         Self::AcceptMany,
         Self::AcceptOne,
         Self::Receive,
         Self::Send,
         Self::Shutdown,
         Self::Close,
-        Self::Cancel,
+        Self::CancelAccept,
+        Self::CancelReceive,
+        Self::CancelSend,
         Self::Wake,
         Self::BankReady,
         Self::Socket,

@@ -436,6 +436,28 @@ impl Uring {
         (!silent).then_some(Completion::Closed { link })
     }
 
+    /// An operation between two tries of the kernel's, on its list of work to be resumed, is not found and goes on; so it
+    /// is for many tries when the peer of a send has ended its side. It is asked once more in the next turn.
+    fn cancel_failed(&mut self, token: Token, result: i32) {
+        let (bank, link) = (self.bank_of(token.key), token.key);
+        let Some(state) = self.state(link) else { return };
+        if -result != libc::ENOENT {
+            // EALREADY: it is about to end.
+            return;
+        }
+        let receives_on = state.flags.has(Flags::RECEIVE_ARMED) && state.flags.has(Flags::RECEIVE_CANCELLED);
+        let sends_on = state.sending.is_some() && state.flags.has(Flags::CLOSING);
+        match token.operation {
+            Operation::CancelReceive if receives_on => {
+                self.banks[bank].cancel(Token::new(Operation::Receive, link), Operation::CancelReceive);
+            }
+            Operation::CancelSend if sends_on => {
+                self.banks[bank].cancel(Token::new(Operation::Send, link), Operation::CancelSend);
+            }
+            _ => {}
+        }
+    }
+
     // Connecting
 
     fn socket_made(&mut self, bank: u16, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
@@ -508,8 +530,12 @@ impl Uring {
             Operation::Socket => self.socket_made(bank, link.index(), entry),
             Operation::Bind => self.connect_failed(link.index(), -entry.result()),
             Operation::Connect => self.connected(link.index(), entry),
+            Operation::CancelReceive | Operation::CancelSend => {
+                self.cancel_failed(token, entry.result());
+                None
+            }
             // Both are answered by what they act on: an option that fails costs latency only.
-            Operation::Cancel | Operation::Option => None,
+            Operation::CancelAccept | Operation::Option => None,
         }
     }
 }
@@ -561,7 +587,7 @@ impl Driver for Uring {
         state.flags.clear(Flags::RECEIVE_WANTED);
         if state.flags.has(Flags::RECEIVE_ARMED) && !state.flags.has(Flags::RECEIVE_CANCELLED) {
             state.flags.set(Flags::RECEIVE_CANCELLED);
-            self.banks[bank].cancel(Token::new(Operation::Receive, link));
+            self.banks[bank].cancel(Token::new(Operation::Receive, link), Operation::CancelReceive);
         }
     }
 
@@ -590,7 +616,7 @@ impl Driver for Uring {
         }
         state.flags.set(Flags::CLOSING);
         if state.sending.is_some() {
-            self.banks[bank].cancel(Token::new(Operation::Send, link));
+            self.banks[bank].cancel(Token::new(Operation::Send, link), Operation::CancelSend);
         }
         self.close_if_quiet(link);
     }

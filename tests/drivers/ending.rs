@@ -4,6 +4,7 @@ use crate::{WAIT, accepted_link, assert_sleeps, batch_of, listener, next_accepte
 use ringwave::driver::{Completion, Driver, Link};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
+use std::net::Shutdown;
 use std::thread::spawn;
 
 every_driver! {
@@ -16,6 +17,7 @@ every_driver! {
     a_close_ends_the_stream_of_the_peer,
     a_reset_reaches_the_peer_as_one,
     a_reset_of_the_peer_is_told_as_one_whatever_is_in_flight,
+    a_close_ends_whatever_the_peer_does_at_that_moment,
 }
 
 fn a_slot_is_used_again_under_another_generation<D: Driver>(mut driver: D) {
@@ -227,5 +229,45 @@ fn a_reset_of_the_peer_is_told_as_one_whatever_is_in_flight<D: Driver>(mut drive
         assert_eq!(told, Some(Some(ErrorKind::ConnectionReset)), "receives: {receives}, sends: {sends}");
         driver.close(link);
         turn_until(&mut driver, |_, completion| matches!(completion, Completion::Closed { .. }));
+    }
+}
+
+/// Many peers end their side while they are sent to, and take nothing: a close does not wait for them.
+fn a_close_ends_whatever_the_peer_does_at_that_moment<D: Driver>(mut driver: D) {
+    const LINKS: usize = 200;
+    let (listener, address) = listener();
+    driver.listen(listener);
+    // The close comes with the first end of a stream, or after more of them.
+    for ends_before_close in [1, 2, 10, 50, 100, LINKS] {
+        let peers: Vec<_> = (0..LINKS).map(|_| peer_of(address)).collect();
+        let mut links = HashSet::new();
+        turn_until(&mut driver, |driver, completion| {
+            match completion {
+                Completion::Accepted { link, .. } => {
+                    links.insert(link);
+                    driver.recv_start(link);
+                    driver.send(link, batch_of(&vec![7; 8 << 20]));
+                }
+                Completion::SentPart { .. } => {}
+                other => panic!("{other:?}"),
+            }
+            links.len() == LINKS
+        });
+        while turn(&mut driver, WAIT, |_, completion| assert!(matches!(completion, Completion::SentPart { .. }))) > 0 {}
+        for peer in &peers {
+            peer.shutdown(Shutdown::Write).expect("it is connected");
+        }
+        let mut ends = 0;
+        turn_until(&mut driver, |_, completion| {
+            ends += usize::from(matches!(completion, Completion::ReceiveEnded { .. }));
+            ends >= ends_before_close
+        });
+        links.iter().for_each(|link| driver.close(*link));
+        turn_until(&mut driver, |_, completion| {
+            if let Completion::Closed { link } = completion {
+                links.remove(&link);
+            }
+            links.is_empty()
+        });
     }
 }

@@ -184,7 +184,7 @@ impl Uring {
         let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
         if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
             accepting.many_cancelled = true;
-            ring.cancel(accepting.token(Operation::AcceptMany, bank));
+            ring.cancel_accept(accepting.token(Operation::AcceptMany, bank));
         }
     }
 
@@ -210,10 +210,10 @@ impl Uring {
     pub(super) fn end_accepting(&mut self) {
         let Some(accepting) = self.listener.take() else { return };
         if let Some(bank) = accepting.many {
-            self.banks[usize::from(bank)].cancel(accepting.token(Operation::AcceptMany, bank));
+            self.banks[usize::from(bank)].cancel_accept(accepting.token(Operation::AcceptMany, bank));
         }
         for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
-            self.banks[bank].cancel(accepting.token(Operation::AcceptOne, bank as u16));
+            self.banks[bank].cancel_accept(accepting.token(Operation::AcceptOne, bank as u16));
         }
         // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
     }
