@@ -351,7 +351,10 @@ fn main() -> io::Result<()> {
         .map_err(io::Error::other)?;
     publisher.stream.write_all(&out)?;
     for subscriber in [&mut publisher, &mut reader] {
-        subscriber.wait_for(|event| matches!(event, Event::Message(Message::Binary(bytes)) if *bytes == payload))?;
+        subscriber.wait_for(|event| match event {
+            Event::Message(message) | Event::Assembled(message, _) => message.as_bytes() == payload,
+            _ => false,
+        })?;
     }
     drop((reader, publisher));
     server.join().expect("the server thread ends")?;
