@@ -4,7 +4,10 @@
 
 pub mod bucket;
 pub mod clock;
+#[doc(hidden)]
+pub mod fault;
 pub mod key;
 pub mod limits;
+pub mod secret;
 pub mod table;
 pub mod wheel;

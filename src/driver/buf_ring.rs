@@ -26,24 +26,41 @@ pub(super) struct BufRing {
     lent: u16,
     /// Buffers that came back since somebody asked.
     returned: usize,
+    /// The next entry that a simulated kernel takes.
+    #[cfg(feature = "simulation")]
+    head: u16,
 }
 
 impl BufRing {
-    /// Maps the pool and registers it as buffer group `group`. `count` is a power of two, at most 32 768.
-    pub(super) fn register(submitter: &Submitter<'_>, group: u16, count: u16, bytes_each: u32) -> io::Result<Self> {
+    /// Maps a pool. `count` is a power of two, at most 32 768.
+    pub(super) fn new(count: u16, bytes_each: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && bytes_each > 0);
         let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let memory = Mapping::new(usize::from(count) * bytes_each as usize)?;
-        let mut ring = Self { entries, memory, count, bytes_each, tail: 0, lent: 0, returned: 0 };
+        let mut ring = Self {
+            entries,
+            memory,
+            count,
+            bytes_each,
+            tail: 0,
+            lent: 0,
+            returned: 0,
+            #[cfg(feature = "simulation")]
+            head: 0,
+        };
         for id in 0..count {
             ring.push(id);
         }
         ring.publish();
-        let address = ring.entries.start.as_ptr() as u64;
-        // SAFETY: `address` is a page-aligned mapping of `count` entries that lives as long as `self`; the owner drops
-        // the ring before the pool (field order in `Bank`), so it outlives the registration.
-        unsafe { submitter.register_buf_ring_with_flags(address, count, group, 0) }?;
         Ok(ring)
+    }
+
+    /// Registers it with a ring as buffer group `group`. The owner of both drops the ring first.
+    pub(super) fn register(&self, submitter: &Submitter<'_>, group: u16) -> io::Result<()> {
+        let address = self.entries.start.as_ptr() as u64;
+        // SAFETY: `address` is a page-aligned mapping of `count` entries that lives as long as `self`, which outlives the
+        // registration (field order in `SystemRing`).
+        unsafe { submitter.register_buf_ring_with_flags(address, self.count, group, 0) }
     }
 
     /// Notes that the kernel has handed out a buffer.
@@ -68,6 +85,9 @@ impl BufRing {
         assert!(self.lent > 0 && id < self.count, "buffer {id} comes back though none is out");
         self.lent -= 1;
         self.returned += 1;
+        // Whoever reads it from now on shall notice.
+        #[cfg(feature = "simulation")]
+        self.bytes(id, self.bytes_each).fill(0xdd);
         self.push(id);
     }
 
@@ -104,6 +124,39 @@ impl BufRing {
         let tail = unsafe { AtomicU16::from_ptr(tail.cast_mut()) };
         // Release: the entries are written before the kernel can see them.
         tail.store(self.tail, Ordering::Release);
+    }
+}
+
+/// The kernel's part of it, where that is simulated.
+#[cfg(feature = "simulation")]
+impl BufRing {
+    /// Takes the next buffer that the kernel was given and shown.
+    pub(super) fn take(&mut self) -> Option<u16> {
+        let first = self.entries.start.cast::<BufRingEntry>();
+        // SAFETY: `first` is the address of the first entry of an initialised ring.
+        let tail = unsafe { BufRingEntry::tail(first.as_ptr()) };
+        // SAFETY: a valid, aligned u16 that only this thread writes.
+        let tail = unsafe { *tail };
+        if self.head == tail {
+            return None;
+        }
+        let slot = usize::from(self.head & (self.count - 1));
+        // SAFETY: slot < count, so it lies inside the mapping of `count` initialised entries.
+        let entry = unsafe { first.add(slot) };
+        // SAFETY: as above; nobody writes to it meanwhile.
+        let id = unsafe { entry.as_ref() }.bid();
+        self.head = self.head.wrapping_add(1);
+        Some(id)
+    }
+
+    /// All bytes of a buffer that was taken.
+    pub(super) fn room(&mut self, id: u16) -> &mut [u8] {
+        self.bytes(id, self.bytes_each)
+    }
+
+    /// Buffers that the kernel has not.
+    pub(super) const fn out(&self) -> usize {
+        (self.count - self.tail.wrapping_sub(self.head)) as usize
     }
 }
 

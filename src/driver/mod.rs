@@ -18,16 +18,20 @@ mod links;
 mod peer;
 mod poller;
 mod pool;
+mod ring;
+#[cfg(feature = "simulation")]
+pub mod sim;
 mod socket;
+mod system_ring;
 mod token;
 mod uring;
 mod waker;
 
 pub use affinity::{cores, pin_to};
-pub use bank::descriptor_limit;
 pub use batch::{Batch, BatchPool};
 pub use epoll::{Epoll, EpollConfig};
 pub use socket::{Listener, listen_on};
+pub use system_ring::descriptor_limit;
 pub use uring::{Uring, UringConfig};
 pub use waker::Waker;
 

@@ -23,6 +23,21 @@ impl PeerAddress {
         self.0.as_ptr().cast()
     }
 
+    /// Writes an address as the kernel does. Answers its bytes.
+    #[cfg(feature = "simulation")]
+    pub(super) fn write(&self, address: SocketAddr) -> usize {
+        let mut bytes = [0; Self::BYTES];
+        let family = if address.is_ipv4() { libc::AF_INET } else { libc::AF_INET6 };
+        bytes[..2].copy_from_slice(&(family as u16).to_ne_bytes());
+        bytes[2..4].copy_from_slice(&address.port().to_be_bytes());
+        match address.ip() {
+            IpAddr::V4(ip) => bytes[4..8].copy_from_slice(&ip.octets()),
+            IpAddr::V6(ip) => bytes[8..24].copy_from_slice(&ip.octets()),
+        }
+        self.0.set(bytes);
+        address_bytes(address) as usize
+    }
+
     /// What was written; `None` if that is no IP address. An IPv4 peer of an IPv6 listener is told as IPv4.
     pub(super) fn decode(&self) -> Option<SocketAddr> {
         let bytes = self.0.get();

@@ -1,17 +1,31 @@
-//! Listening sockets: one per shard on the same address (`SO_REUSEPORT`), options set once and inherited.
+//! Listening sockets: one per shard on the same address (`SO_REUSEPORT`), options set once and inherited. A simulated
+//! kernel has its own.
 
 use crate::base::limits::LISTEN_BACKLOG;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::io;
 use std::net::{Shutdown, SocketAddr};
 use std::os::fd::{AsRawFd, RawFd};
+#[cfg(feature = "simulation")]
+use std::sync::{
+    Arc,
+    atomic::{AtomicBool, Ordering},
+};
 use std::time::Duration;
 
 /// A listening socket.
 #[derive(Debug)]
 pub struct Listener {
-    socket: Socket,
+    endpoint: Endpoint,
     local_addr: SocketAddr,
+}
+
+#[derive(Debug)]
+enum Endpoint {
+    Socket(Socket),
+    /// It listens while this is set.
+    #[cfg(feature = "simulation")]
+    Simulated(Arc<AtomicBool>),
 }
 
 impl Listener {
@@ -19,20 +33,33 @@ impl Listener {
     pub const fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
+
+    #[cfg(feature = "simulation")]
+    pub(super) const fn simulated(local_addr: SocketAddr, listening: Arc<AtomicBool>) -> Self {
+        Self { endpoint: Endpoint::Simulated(listening), local_addr }
+    }
 }
 
 impl Drop for Listener {
     /// Accepts that are armed hold the socket a little longer than we do. It stops listening now: the port is free
     /// for the next server, and nobody waits in a queue that nobody looks into.
     fn drop(&mut self) {
-        // It cannot fail for a socket that listens, and there is nothing to do if it did.
-        let _ = self.socket.shutdown(Shutdown::Both);
+        match &self.endpoint {
+            // It cannot fail for a socket that listens, and there is nothing to do if it did.
+            Endpoint::Socket(socket) => drop(socket.shutdown(Shutdown::Both)),
+            #[cfg(feature = "simulation")]
+            Endpoint::Simulated(listening) => listening.store(false, Ordering::SeqCst),
+        }
     }
 }
 
 impl AsRawFd for Listener {
     fn as_raw_fd(&self) -> RawFd {
-        self.socket.as_raw_fd()
+        match &self.endpoint {
+            Endpoint::Socket(socket) => socket.as_raw_fd(),
+            #[cfg(feature = "simulation")]
+            Endpoint::Simulated(_) => unreachable!("a simulated listener has no descriptor"),
+        }
     }
 }
 
@@ -80,7 +107,7 @@ fn bind(address: SocketAddr, shared: bool, user_timeout: Option<Duration>) -> io
     socket.listen(LISTEN_BACKLOG).map_err(named("cannot listen on"))?;
     let local_addr =
         socket.local_addr()?.as_socket().ok_or_else(|| io::Error::other("a TCP socket has no IP address"))?;
-    Ok(Listener { socket, local_addr })
+    Ok(Listener { endpoint: Endpoint::Socket(socket), local_addr })
 }
 
 #[cfg(test)]
@@ -100,7 +127,11 @@ mod tests {
             let address = "127.0.0.1:0".parse().expect("an address");
             for listener in listen_on(address, 1, asked).expect("a port is free") {
                 let _peer = TcpStream::connect(listener.local_addr()).expect("it listens");
-                let (accepted, _) = listener.socket.accept().expect("somebody connected");
+                let (accepted, _) = match &listener.endpoint {
+                    Endpoint::Socket(socket) => socket.accept().expect("somebody connected"),
+                    #[cfg(feature = "simulation")]
+                    Endpoint::Simulated(_) => unreachable!("it is a socket"),
+                };
                 assert_eq!(accepted.tcp_user_timeout().expect("an option"), expected);
                 assert!(accepted.tcp_nodelay().expect("an option"));
             }

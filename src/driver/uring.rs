@@ -15,23 +15,23 @@ mod peers;
 
 use self::accepting::Accepting;
 use self::peers::Peers;
-use super::bank::{self, Bank, BankConfig};
+use super::bank::Bank;
 use super::batch::Batch;
+use super::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use super::socket::Listener;
+use super::system_ring::System;
 use super::token::{Operation, Token};
 use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
 use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LINKS_MAX};
-use io_uring::cqueue;
 use slab::Slab;
 use socket2::SockAddr;
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
-use std::os::fd::AsRawFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 /// What a shard's rings may hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,14 +55,14 @@ impl Default for UringConfig {
 }
 
 impl UringConfig {
-    fn slots(&self) -> u32 {
+    fn slots(&self, table_slots_max: u32) -> u32 {
         let wanted = u32::try_from(self.links_max.clamp(1, LINKS_MAX)).unwrap_or(u32::MAX);
         let table = if self.table_slots == 0 { u32::MAX } else { self.table_slots };
-        wanted.min(table).min(bank::descriptor_limit())
+        wanted.min(table).min(table_slots_max)
     }
 
-    fn first_bank(&self, slots: u32) -> BankConfig {
-        BankConfig {
+    fn first_bank(&self, slots: u32) -> RingConfig {
+        RingConfig {
             submissions: 4096,
             completions: 65_536,
             slots,
@@ -72,8 +72,8 @@ impl UringConfig {
     }
 
     /// Further banks hold connections that are mostly silent: smaller queues, an eighth of the buffers.
-    fn further_bank(&self, slots: u32) -> BankConfig {
-        BankConfig {
+    fn further_bank(&self, slots: u32) -> RingConfig {
+        RingConfig {
             submissions: 1024,
             completions: 32_768,
             buffer_count: (self.buffer_count / 8).max(1),
@@ -83,11 +83,13 @@ impl UringConfig {
 }
 
 /// The driver on io_uring.
-pub struct Uring {
+#[expect(private_bounds, reason = "sealed: kernels are this room's own")]
+pub struct Uring<K: Kernel = System> {
+    kernel: K,
     config: UringConfig,
     /// Slots of each bank's table, asked for once.
     slots: u32,
-    banks: Vec<Bank>,
+    banks: Vec<Bank<K::Ring>>,
     banks_max: usize,
     links: Vec<LinkState>,
     listener: Option<Accepting>,
@@ -95,7 +97,7 @@ pub struct Uring {
     listeners: u32,
     peers: Peers,
     connects: Slab<Connecting>,
-    completions: VecDeque<(u16, cqueue::Entry)>,
+    completions: VecDeque<(u16, RingCompletion)>,
     /// Why there is no further bank.
     refusal: Option<Refusal>,
     /// Refusals that no completion of the kernel tells of.
@@ -104,7 +106,6 @@ pub struct Uring {
     /// again comes to the end of its turn.
     refused_before: usize,
     waker: Waker,
-    origin: Instant,
     now: Time,
 }
 
@@ -173,19 +174,28 @@ impl Flags {
     }
 }
 
-impl Uring {
+impl Uring<System> {
     /// Sets up the first ring. To be called on the thread that will use it (SINGLE_ISSUER).
     ///
     /// # Errors
     /// io_uring is older than 6.1, forbidden here (seccomp, `kernel.io_uring_disabled`), or out of memory.
-    pub fn new(mut config: UringConfig) -> io::Result<Self> {
+    pub fn new(config: UringConfig) -> io::Result<Self> {
+        Self::on(System::new(), config)
+    }
+}
+
+#[expect(private_bounds, reason = "sealed: kernels are this room's own")]
+impl<K: Kernel> Uring<K> {
+    /// Sets up the first ring of this kernel.
+    pub(super) fn on(kernel: K, mut config: UringConfig) -> io::Result<Self> {
         config.links_max = config.links_max.clamp(1, LINKS_MAX);
-        let slots = config.slots();
-        let mut first = Bank::new(&config.first_bank(slots), false)?;
-        let waker = Waker::new()?;
-        first.poll(waker.as_raw_fd(), Token::number(Operation::Wake, 0));
+        let slots = config.slots(kernel.table_slots_max());
+        let mut first = Bank::new(&kernel, &config.first_bank(slots), false)?;
+        let waker = kernel.waker()?;
+        first.push(&Submission::Poll { bell: &waker }, Token::number(Operation::Wake, 0));
         let banks_max = config.links_max.div_ceil(slots as usize);
         Ok(Self {
+            kernel,
             config,
             slots,
             banks: vec![first],
@@ -200,7 +210,6 @@ impl Uring {
             refused: VecDeque::new(),
             refused_before: 0,
             waker,
-            origin: Instant::now(),
             now: Time::default(),
         })
     }
@@ -257,12 +266,17 @@ impl Uring {
         // The last one is only as long as is left.
         let left = self.config.links_max - self.banks.len() * self.slots as usize;
         let slots = self.slots.min(u32::try_from(left).unwrap_or(u32::MAX));
-        let bank = Bank::new(&self.config.further_bank(slots), true)?;
-        let signal = bank.signal().expect("a further bank has a signal");
+        let bank = Bank::new(&self.kernel, &self.config.further_bank(slots), true)?;
         let number = self.banks.len() as u16;
         self.banks.push(bank);
-        self.banks[0].poll(signal, Token::number(Operation::BankReady, u32::from(number)));
+        self.poll_bank(usize::from(number));
         Ok(number)
+    }
+
+    /// Has the first bank, which is waited for, report when a further one has something to say.
+    fn poll_bank(&mut self, number: usize) {
+        let bell = self.banks[number].ring.signal().expect("a further bank has a signal").clone();
+        self.banks[0].push(&Submission::Poll { bell: &bell }, Token::number(Operation::BankReady, number as u32));
     }
 
     /// What is told of a further bank that was refused. [`io::Error`] knows no copy of itself.
@@ -285,14 +299,14 @@ impl Uring {
         }
         state.flags.set(Flags::RECEIVE_ARMED);
         state.flags.clear(Flags::RECEIVE_CANCELLED);
-        self.banks[bank].receive(slot, poll_first, Token::new(Operation::Receive, link));
+        self.banks[bank].push(&Submission::Receive { slot, poll_first }, Token::new(Operation::Receive, link));
         true
     }
 
     /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
     fn arm_starved(&mut self) {
         for bank in 0..self.banks.len() {
-            let mut budget = self.banks[bank].buffers.take_returned();
+            let mut budget = self.banks[bank].ring.buffers().take_returned();
             while budget > 0
                 && let Some(link) = self.banks[bank].starved.pop_front()
             {
@@ -304,23 +318,23 @@ impl Uring {
         }
     }
 
-    fn received(&mut self, bank: u16, link: Link, entry: &cqueue::Entry) -> Option<Completion> {
-        let buffer = bank::chosen_buffer(entry).map(|id| {
-            self.banks[usize::from(bank)].buffers.lend(id);
-            Buffer { bank, id, len: u32::try_from(entry.result()).unwrap_or(0) }
+    fn received(&mut self, bank: u16, link: Link, entry: &RingCompletion) -> Option<Completion> {
+        let buffer = entry.buffer.map(|id| {
+            self.banks[usize::from(bank)].ring.buffers().lend(id);
+            Buffer { bank, id, len: entry.answer().unwrap_or(0) }
         });
         let Some(state) = self.state(link) else {
             // A stranger's: the rules above keep it from happening, the generation from mattering.
             return self.discard(buffer);
         };
-        if !bank::more_follow(entry) {
+        if !entry.more {
             state.flags.clear(Flags::RECEIVE_ARMED);
         }
         if state.flags.has(Flags::CLOSING) {
             self.close_if_quiet(link);
             return self.discard(buffer);
         }
-        match (entry.result(), buffer) {
+        match (entry.result, buffer) {
             (1.., Some(buffer)) => {
                 self.arm_receive(link, false);
                 Some(Completion::Received { link, buffer })
@@ -377,15 +391,16 @@ impl Uring {
         let (bank, slot) = (self.bank_of(link), self.slot_of(link));
         // Not through `state`: the batch stays borrowed beside the bank.
         let batch = self.links[link.index()].sending.as_ref().expect("a send has a batch");
-        self.banks[bank].send(slot, batch, Token::new(Operation::Send, link));
+        self.banks[bank].push(&Submission::Send { slot, batch }, Token::new(Operation::Send, link));
     }
 
-    fn sent(&mut self, link: Link, entry: &cqueue::Entry) -> Option<Completion> {
+    fn sent(&mut self, link: Link, entry: &RingCompletion) -> Option<Completion> {
         let state = self.state(link)?;
         let closing = state.flags.has(Flags::CLOSING);
         let batch = state.sending.as_mut().expect("a send that completes is in flight");
-        let error = match usize::try_from(entry.result()) {
+        let error = match entry.answer() {
             Ok(count) => {
+                let count = count as usize;
                 let is_short = count < batch.submission_len();
                 if is_short {
                     state.flags.set(Flags::BROKEN)
@@ -401,10 +416,8 @@ impl Uring {
                 }
                 (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
             }
-            Err(_) if -entry.result() == libc::EPIPE && state.flags.has(Flags::BROKEN) => {
-                Some(io::Error::from_raw_os_error(libc::ECONNRESET))
-            }
-            Err(_) => Some(io::Error::from_raw_os_error(-entry.result())),
+            Err(libc::EPIPE) if state.flags.has(Flags::BROKEN) => Some(io::Error::from_raw_os_error(libc::ECONNRESET)),
+            Err(errno) => Some(io::Error::from_raw_os_error(errno)),
         };
         let batch = state.sending.take().expect("checked above");
         if closing {
@@ -422,7 +435,7 @@ impl Uring {
             return;
         }
         state.flags.set(Flags::CLOSE_SUBMITTED);
-        self.banks[bank].close(slot, Token::new(Operation::Close, link));
+        self.banks[bank].push(&Submission::Close { slot }, Token::new(Operation::Close, link));
     }
 
     fn closed(&mut self, bank: u16, link: Link) -> Option<Completion> {
@@ -436,10 +449,21 @@ impl Uring {
         (!silent).then_some(Completion::Closed { link })
     }
 
+    /// Asks for the end of the link's receive or send.
+    fn cancel(&mut self, operation: Operation, link: Link) {
+        let answer = match operation {
+            Operation::Receive => Operation::CancelReceive,
+            _ => Operation::CancelSend,
+        };
+        let target = Token::new(operation, link);
+        let bank = self.bank_of(link);
+        self.banks[bank].push(&Submission::Cancel { target }, Token::new(answer, link));
+    }
+
     /// An operation between two tries of the kernel's, on its list of work to be resumed, is not found and goes on; so it
     /// is for many tries when the peer of a send has ended its side. It is asked once more in the next turn.
     fn cancel_failed(&mut self, token: Token, result: i32) {
-        let (bank, link) = (self.bank_of(token.key), token.key);
+        let link = token.key;
         let Some(state) = self.state(link) else { return };
         if -result != libc::ENOENT {
             // EALREADY: it is about to end.
@@ -448,40 +472,38 @@ impl Uring {
         let receives_on = state.flags.has(Flags::RECEIVE_ARMED) && state.flags.has(Flags::RECEIVE_CANCELLED);
         let sends_on = state.sending.is_some() && state.flags.has(Flags::CLOSING);
         match token.operation {
-            Operation::CancelReceive if receives_on => {
-                self.banks[bank].cancel(Token::new(Operation::Receive, link), Operation::CancelReceive);
-            }
-            Operation::CancelSend if sends_on => {
-                self.banks[bank].cancel(Token::new(Operation::Send, link), Operation::CancelSend);
-            }
+            Operation::CancelReceive if receives_on => self.cancel(Operation::Receive, link),
+            Operation::CancelSend if sends_on => self.cancel(Operation::Send, link),
             _ => {}
         }
     }
 
     // Connecting
 
-    fn socket_made(&mut self, bank: u16, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
+    fn socket_made(&mut self, bank: u16, number: usize, entry: &RingCompletion) -> Option<Completion> {
         self.banks[usize::from(bank)].release_slot();
-        let Ok(slot) = u32::try_from(entry.result()) else {
-            return self.connect_failed(number, -entry.result());
+        let slot = match entry.answer() {
+            Ok(slot) => slot,
+            Err(errno) => return self.connect_failed(number, errno),
         };
         let link = self.occupy(bank, slot);
         let connecting = &mut self.connects[number];
         connecting.link = Some(link);
         let bank = &mut self.banks[usize::from(bank)];
         let option = Token::new(Operation::Option, link);
-        bank.set_no_delay(slot, option);
+        bank.push(&Submission::SetNoDelay { slot }, option);
         if let Some(source) = &connecting.source {
-            bank.set_bind_address_only(slot, option);
-            bank.bind(slot, source, Token::number(Operation::Bind, number as u32));
+            bank.push(&Submission::SetBindAddressOnly { slot }, option);
+            bank.push(&Submission::Bind { slot, address: source }, Token::number(Operation::Bind, number as u32));
         }
-        bank.connect(slot, &connecting.address, Token::number(Operation::Connect, number as u32));
+        let connect = Submission::Connect { slot, address: &connecting.address };
+        bank.push(&connect, Token::number(Operation::Connect, number as u32));
         None
     }
 
-    fn connected(&mut self, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
-        if entry.result() < 0 {
-            return self.connect_failed(number, -entry.result());
+    fn connected(&mut self, number: usize, entry: &RingCompletion) -> Option<Completion> {
+        if let Err(errno) = entry.answer() {
+            return self.connect_failed(number, errno);
         }
         let Connecting { tag, link, .. } = self.connects.remove(number);
         Some(Completion::Connected { link: link.expect("it had a socket to connect"), tag })
@@ -498,8 +520,8 @@ impl Uring {
         Some(Completion::ConnectFailed { tag, error: io::Error::from_raw_os_error(errno) })
     }
 
-    fn translate(&mut self, bank: u16, entry: &cqueue::Entry) -> Option<Completion> {
-        let token = Token::decode(entry.user_data());
+    fn translate(&mut self, bank: u16, entry: &RingCompletion) -> Option<Completion> {
+        let token = entry.token;
         let link = token.key;
         match token.operation {
             Operation::Receive => self.received(bank, link, entry),
@@ -515,23 +537,22 @@ impl Uring {
                 None
             }
             Operation::Wake => {
-                if !bank::more_follow(entry) {
-                    self.banks[0].poll(self.waker.as_raw_fd(), token);
+                if !entry.more {
+                    self.banks[0].push(&Submission::Poll { bell: &self.waker }, token);
                 }
                 Some(Completion::Woken)
             }
             Operation::BankReady => {
-                let signal = self.banks[link.index()].signal();
-                if let Some(signal) = signal.filter(|_| !bank::more_follow(entry)) {
-                    self.banks[0].poll(signal, token);
+                if !entry.more {
+                    self.poll_bank(link.index());
                 }
                 None
             }
             Operation::Socket => self.socket_made(bank, link.index(), entry),
-            Operation::Bind => self.connect_failed(link.index(), -entry.result()),
+            Operation::Bind => self.connect_failed(link.index(), -entry.result),
             Operation::Connect => self.connected(link.index(), entry),
             Operation::CancelReceive | Operation::CancelSend => {
-                self.cancel_failed(token, entry.result());
+                self.cancel_failed(token, entry.result);
                 None
             }
             // Both are answered by what they act on: an option that fails costs latency only.
@@ -540,7 +561,7 @@ impl Uring {
     }
 }
 
-impl Driver for Uring {
+impl<K: Kernel> Driver for Uring<K> {
     fn listen(&mut self, listener: Listener) {
         self.end_accepting();
         self.listeners = self.listeners.wrapping_add(1);
@@ -570,7 +591,7 @@ impl Driver for Uring {
         let token = Token::number(Operation::Socket, entry.key() as u32);
         let bank = &mut self.banks[usize::from(bank)];
         bank.reserve_slot();
-        bank.socket(&address, token);
+        bank.push(&Submission::Socket { address: &address }, token);
         entry.insert(Connecting { tag, address, source, link: None });
     }
 
@@ -582,12 +603,11 @@ impl Driver for Uring {
     }
 
     fn recv_stop(&mut self, link: Link) {
-        let bank = self.bank_of(link);
         let Some(state) = self.state(link) else { return };
         state.flags.clear(Flags::RECEIVE_WANTED);
         if state.flags.has(Flags::RECEIVE_ARMED) && !state.flags.has(Flags::RECEIVE_CANCELLED) {
             state.flags.set(Flags::RECEIVE_CANCELLED);
-            self.banks[bank].cancel(Token::new(Operation::Receive, link), Operation::CancelReceive);
+            self.cancel(Operation::Receive, link);
         }
     }
 
@@ -604,19 +624,18 @@ impl Driver for Uring {
         let Some(state) = self.state(link) else { return };
         debug_assert!(state.sending.is_none());
         state.flags.set(Flags::SHUTTING_DOWN);
-        self.banks[bank].shutdown_write(slot, Token::new(Operation::Shutdown, link));
+        self.banks[bank].push(&Submission::ShutdownWrite { slot }, Token::new(Operation::Shutdown, link));
     }
 
     fn close(&mut self, link: Link) {
         self.recv_stop(link);
-        let bank = self.bank_of(link);
         let Some(state) = self.state(link) else { return };
         if state.flags.has(Flags::CLOSING) {
             return;
         }
         state.flags.set(Flags::CLOSING);
         if state.sending.is_some() {
-            self.banks[bank].cancel(Token::new(Operation::Send, link), Operation::CancelSend);
+            self.cancel(Operation::Send, link);
         }
         self.close_if_quiet(link);
     }
@@ -624,17 +643,17 @@ impl Driver for Uring {
     fn reset(&mut self, link: Link) {
         let (bank, slot) = (self.bank_of(link), self.slot_of(link));
         if self.state(link).is_some_and(|state| !state.flags.has(Flags::CLOSE_SUBMITTED)) {
-            self.banks[bank].set_reset_on_close(slot, Token::new(Operation::Option, link));
+            self.banks[bank].push(&Submission::SetResetOnClose { slot }, Token::new(Operation::Option, link));
             self.close(link);
         }
     }
 
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
-        self.banks[usize::from(buffer.bank)].buffers.bytes(buffer.id, buffer.len)
+        self.banks[usize::from(buffer.bank)].ring.buffers().bytes(buffer.id, buffer.len)
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        self.banks[usize::from(buffer.bank)].buffers.recycle(buffer.id);
+        self.banks[usize::from(buffer.bank)].ring.buffers().recycle(buffer.id);
     }
 
     fn waker(&self) -> Waker {
@@ -643,8 +662,8 @@ impl Driver for Uring {
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
         debug_assert!(self.completions.is_empty() && self.refused_before == 0, "the last turn left completions behind");
-        for bank in &self.banks {
-            bank.buffers.publish();
+        for bank in &mut self.banks {
+            bank.ring.buffers().publish();
         }
         self.arm_starved();
         let accept_rest = self.arm_accept();
@@ -655,17 +674,17 @@ impl Driver for Uring {
         };
         let mut something_is_there = false;
         for bank in &mut self.banks[1..] {
-            bank.submit_if_needed()?;
-            something_is_there |= bank.has_completions();
+            bank.ring.submit_if_needed()?;
+            something_is_there |= bank.ring.has_completions();
         }
-        self.banks[0].submit_and_wait(usize::from(!something_is_there), timeout)?;
-        self.now = Time::from_nanos(u64::try_from(self.origin.elapsed().as_nanos()).unwrap_or(u64::MAX));
+        self.banks[0].ring.submit_and_wait(usize::from(!something_is_there), timeout)?;
+        self.now = self.kernel.now();
         // Whatever became ready meanwhile, on the first bank too if it was not waited for.
         for bank in &mut self.banks {
-            bank.submit_if_needed()?;
+            bank.ring.submit_if_needed()?;
         }
         for (number, bank) in self.banks.iter_mut().enumerate() {
-            bank.reap(number as u16, &mut self.completions);
+            bank.ring.reap(|entry| self.completions.push_back((number as u16, entry)));
         }
         self.refused_before = self.refused.len();
         Ok(self.now)

@@ -20,6 +20,7 @@ use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
 use crate::base::key::Key;
 use crate::base::limits::{CONTROL_PAYLOAD_BYTES_MAX, OUTBOX_POSTS_LOW, OUTBOX_POSTS_MAX, QUEUES_KEPT};
+use crate::base::secret::Secret;
 use crate::base::table::Table;
 use crate::base::wheel::Wheel;
 use crate::driver::BatchPool;
@@ -27,7 +28,6 @@ use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::encoder::{Encoder, Server};
 use crate::protocol::message::Prepared;
 use std::collections::VecDeque;
-use std::hash::RandomState;
 
 /// What queues are made of and share.
 pub(super) struct Supplies {
@@ -77,7 +77,7 @@ pub(super) struct Core<T> {
     /// The message that the handler is called with, if it is a frame that can be sent on as it is.
     pub(super) lent: Option<Prepared>,
     /// What makes numbers of names for `Tag::slot`, and seals pings.
-    pub(super) slot_hash: RandomState,
+    pub(super) secret: Secret,
     /// Sessions that are held back until the outboxes are short again, each once.
     pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
@@ -120,7 +120,7 @@ impl<T> Core<T> {
             addresses: Addresses::default(),
             handshakes: Bucket::default(),
             lent: None,
-            slot_hash: RandomState::new(),
+            secret: Secret::random(),
             queues: Vec::new(),
         }
     }

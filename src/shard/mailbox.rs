@@ -129,9 +129,9 @@ pub(super) struct Mailbox {
 }
 
 impl Mailbox {
-    pub(super) fn new(waker: Waker) -> Self {
+    pub(super) fn new(waker: Waker, posts_max: usize) -> Self {
         Self {
-            posts: ArrayQueue::new(MAILBOX_POSTS_MAX),
+            posts: ArrayQueue::new(posts_max),
             sleeping: AtomicBool::new(false),
             drain: Mutex::new(None),
             has_drain: AtomicBool::new(false),
@@ -237,7 +237,12 @@ pub struct Mailboxes(Arc<[Mailbox]>);
 impl Mailboxes {
     /// One mailbox for each shard; each rings with its driver's waker.
     pub fn new(wakers: impl IntoIterator<Item = Waker>) -> Self {
-        Self(wakers.into_iter().map(Mailbox::new).collect())
+        Self::with_capacity(wakers, MAILBOX_POSTS_MAX)
+    }
+
+    /// The same for so many posts each, at least 1: small ones are full more often.
+    pub fn with_capacity(wakers: impl IntoIterator<Item = Waker>, posts_max: usize) -> Self {
+        Self(wakers.into_iter().map(|waker| Mailbox::new(waker, posts_max)).collect())
     }
 
     pub(super) fn of(&self, shard: u16) -> &Mailbox {

@@ -168,6 +168,19 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         [timeout, timer, retry, at_once, end].into_iter().flatten().min()
     }
 
+    /// Takes its secrets from a seed, so that a history can be had once more.
+    #[cfg(feature = "simulation")]
+    pub fn seed(&mut self, seed: u64) {
+        self.core.secret = crate::base::secret::Secret::from_seed(seed);
+    }
+
+    /// Says that it waits, between two turns: a simulated wait comes back at once, and what is posted meanwhile shall ring.
+    /// `false` if there is mail already.
+    #[cfg(feature = "simulation")]
+    pub fn doze(&self) -> bool {
+        self.core.mailboxes.of(self.core.shard).fall_asleep()
+    }
+
     fn on_completion(&mut self, completion: Completion) {
         match completion {
             Completion::Received { link, buffer } => self.on_received(link, buffer),

@@ -332,9 +332,15 @@ impl Queue {
 
     // Control frames
 
+    /// Whether a control frame that is written now leaves before none that waits: the send that those waited for may have
+    /// ended in this very turn.
+    fn takes_control(&self) -> bool {
+        self.is_idle() && self.control.is_none()
+    }
+
     /// Queues a control frame other than a pong or a close. `false` if too many wait already.
     pub(super) fn push_control(&mut self, batches: &mut BatchPool, write: impl FnOnce(&mut Vec<u8>)) -> bool {
-        if self.is_idle() {
+        if self.takes_control() {
             self.write(batches, |batch| batch.append(write));
             return true;
         }
@@ -356,7 +362,7 @@ impl Queue {
         payload: &[u8],
         write: impl FnOnce(&mut Vec<u8>),
     ) -> bool {
-        if self.is_idle() {
+        if self.takes_control() {
             self.write(batches, |batch| batch.append(write));
             return false;
         }

@@ -461,7 +461,7 @@ impl<T> Core<T> {
 
     /// When it was sent, and what tells it from pings of the application's and from what a peer makes up.
     fn ping_payload(&self, key: Key, sent: u32) -> [u8; 8] {
-        let seal = self.slot_hash.hash_one((key, sent)) as u32;
+        let seal = self.secret.hash_one((key, sent)) as u32;
         (u64::from(sent) << 32 | u64::from(seal)).to_be_bytes()
     }
 

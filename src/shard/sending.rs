@@ -326,7 +326,7 @@ impl<T> Core<T> {
 
     /// A number for a message's key, and for its topic if it was published.
     pub(super) fn slot_of(&self, topic: Option<&str>, key: u64) -> u64 {
-        self.slot_hash.hash_one((topic, key)).max(1)
+        self.secret.hash_one((topic, key)).max(1)
     }
 }
 

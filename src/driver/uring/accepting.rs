@@ -5,14 +5,14 @@ use super::{Flags, NoRoom, Uring};
 use crate::base::clock::Time;
 use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LISTEN_BACKLOG};
+use crate::driver::bank::Bank;
 use crate::driver::peer::address_bytes;
+use crate::driver::ring::{Kernel, Ring, RingCompletion, Submission};
 use crate::driver::socket::Listener;
 use crate::driver::token::{Operation, Token};
-use crate::driver::{Completion, Driver, Link, bank};
-use io_uring::cqueue;
+use crate::driver::{Completion, Driver, Link};
 use std::io;
 use std::net::SocketAddr;
-use std::os::fd::AsRawFd;
 use std::time::Duration;
 
 /// A multishot accept may empty a whole backlog before we see the first completion; what finds no slot is lost. With
@@ -47,7 +47,8 @@ impl Accepting {
     }
 }
 
-impl Uring {
+#[expect(private_bounds, reason = "sealed: kernels are this room's own")]
+impl<K: Kernel> Uring<K> {
     /// Arms what is not armed: a multishot accept where there is room for a whole backlog, else accepts by count. If
     /// accepting rests, answers how long still: the wait must end then.
     pub(super) fn arm_accept(&mut self) -> Option<Duration> {
@@ -76,19 +77,20 @@ impl Uring {
 
     fn arm_accept_on(&mut self, bank: u16, in_flight: u32) {
         let Some(accepting) = &mut self.listener else { return };
-        let listener = accepting.listener.as_raw_fd();
         accepting.ones.resize(self.banks.len(), 0);
         let ring = &mut self.banks[usize::from(bank)];
         if ring.free_slots() >= ACCEPT_MANY_SLOTS_MIN {
             accepting.many = Some(bank);
             accepting.many_cancelled = false;
-            ring.accept_many(listener, accepting.token(Operation::AcceptMany, bank));
+            let listener = &accepting.listener;
+            ring.push(&Submission::AcceptMany { listener }, accepting.token(Operation::AcceptMany, bank));
             return;
         }
         for _ in 0..ring.free_slots().min(ACCEPT_ONE_MAX.saturating_sub(in_flight)) {
             accepting.ones[usize::from(bank)] += 1;
             ring.reserve_slot();
-            ring.accept_one(listener, accepting.token(Operation::AcceptOne, bank));
+            let listener = &accepting.listener;
+            ring.push(&Submission::AcceptOne { listener }, accepting.token(Operation::AcceptOne, bank));
         }
     }
 
@@ -124,7 +126,7 @@ impl Uring {
         self.listener.as_mut().filter(|accepting| accepting.number == number)
     }
 
-    pub(super) fn accepted(&mut self, bank: u16, token: Token, entry: &cqueue::Entry) -> Option<Completion> {
+    pub(super) fn accepted(&mut self, bank: u16, token: Token, entry: &RingCompletion) -> Option<Completion> {
         let many = token.operation == Operation::AcceptMany;
         let number = token.key.generation();
         if !many {
@@ -133,15 +135,15 @@ impl Uring {
         if let Some(accepting) = self.listening(number) {
             if !many {
                 accepting.ones[usize::from(bank)] -= 1;
-            } else if !bank::more_follow(entry) {
+            } else if !entry.more {
                 accepting.many = None;
             }
         }
-        let slot = match u32::try_from(entry.result()) {
+        let slot = match entry.answer() {
             Ok(slot) => slot,
             // Whatever it says is our own doing.
             Err(_) if self.listening(number).is_none() => return None,
-            Err(_) => return self.accept_failed(-entry.result()),
+            Err(errno) => return self.accept_failed(errno),
         };
         let link = self.occupy(bank, slot);
         self.limit_accepting(bank);
@@ -156,14 +158,14 @@ impl Uring {
             && let Some((number, room)) = self.peers.ask(link, listener)
         {
             let token = Token::number(Operation::Peer, number);
-            self.banks[usize::from(bank)].peer_address(slot, room, length, token);
+            self.banks[usize::from(bank)].push(&Submission::PeerAddress { slot, room, length }, token);
             return None;
         }
         self.tell_accepted(link, listener, None)
     }
 
-    pub(super) fn peer_answered(&mut self, number: usize, entry: &cqueue::Entry) -> Option<Completion> {
-        let (link, listener, peer) = self.peers.answered(number, entry.result());
+    pub(super) fn peer_answered(&mut self, number: usize, entry: &RingCompletion) -> Option<Completion> {
+        let (link, listener, peer) = self.peers.answered(number, entry.result);
         self.tell_accepted(link, listener, peer)
     }
 
@@ -184,7 +186,7 @@ impl Uring {
         let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
         if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
             accepting.many_cancelled = true;
-            ring.cancel_accept(accepting.token(Operation::AcceptMany, bank));
+            cancel_accepts(ring, accepting.token(Operation::AcceptMany, bank));
         }
     }
 
@@ -210,13 +212,18 @@ impl Uring {
     pub(super) fn end_accepting(&mut self) {
         let Some(accepting) = self.listener.take() else { return };
         if let Some(bank) = accepting.many {
-            self.banks[usize::from(bank)].cancel_accept(accepting.token(Operation::AcceptMany, bank));
+            cancel_accepts(&mut self.banks[usize::from(bank)], accepting.token(Operation::AcceptMany, bank));
         }
         for (bank, _) in accepting.ones.iter().enumerate().filter(|(_, in_flight)| **in_flight > 0) {
-            self.banks[bank].cancel_accept(accepting.token(Operation::AcceptOne, bank as u16));
+            cancel_accepts(&mut self.banks[bank], accepting.token(Operation::AcceptOne, bank as u16));
         }
         // The listener is dropped here and listens no more; what is armed holds its socket until it is cancelled.
     }
+}
+
+/// Asks for the end of all accepts with this token.
+fn cancel_accepts<R: Ring>(bank: &mut Bank<R>, target: Token) {
+    bank.push(&Submission::CancelAll { target }, Token::new(Operation::CancelAccept, target.key));
 }
 
 #[cfg(test)]
