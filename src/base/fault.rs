@@ -32,8 +32,8 @@ faults! {
     StarvedForgotten,
     /// A receive that ended with EAGAIN or ECANCELED is not armed again.
     InterruptedForgotten,
-    /// A buffer goes back to the pool before it is read.
-    BufferReturnedEarly,
+    /// A buffer goes back to the pool twice.
+    BufferReturnedTwice,
     /// A buffer that comes for a link that closes is kept.
     BufferLost,
     /// A cancel that found nothing is not repeated.
@@ -57,14 +57,14 @@ faults! {
     StaysDeaf,
     /// A message that a full queue refused is not counted.
     DropNotCounted,
-    /// A queue drops its newest message where it should drop its oldest.
-    WrongMessageDropped,
+    /// A queue that is to drop its oldest message drops what may not be dropped.
+    FixedFrameDropped,
     /// Of pongs that wait, the oldest is kept.
     OldestPongKept,
-    /// A pong waits behind the messages, where policies drop.
-    PongAmongMessages,
-    /// The end of a session is told twice.
-    EndToldTwice,
+    /// A pong leaves before one that waits already.
+    PongOvertakes,
+    /// The end of a session whose stream broke is not told.
+    EndNotTold,
     /// A session that has ended stays subscribed.
     SubscriptionKept,
     /// A producer that was held back is forgotten.

@@ -89,8 +89,11 @@ pub const SEND_SHARED_BYTES_MIN: usize = 2 * KIB;
 pub const JOINED_BYTES_MAX: usize = 8 * KIB;
 /// Send batches that a shard keeps for use again.
 pub const SEND_BATCHES_KEPT: usize = 1024;
-/// A batch that grew past this gives its memory back before it is kept.
+/// A batch that grew past this is not kept …
 pub const SEND_BATCH_BYTES_KEPT: usize = 32 * KIB;
+/// … nor is one that would make them more than this, all together: whoever answers a long message now and then would else
+/// leave a long batch in each place.
+pub const SEND_BATCHES_BYTES_KEPT: usize = MIB;
 
 /// Posts that a shard's mailbox holds.
 pub const MAILBOX_POSTS_MAX: usize = 8192;
@@ -105,6 +108,9 @@ pub const POSTS_PER_TURN_MAX: usize = 4096;
 /// Deliveries that one session's bytes, or the posts of one turn, may cause before others have their turn: some
 /// milliseconds.
 pub const WORK_MAX: u64 = 32_768;
+/// Or as many as so many for each session that is sent to in this turn, if that is more: what gathers costs a twentieth of the
+/// send that it is spared, so a message to very many waits for the others that have come with it.
+pub const WORK_PER_SEND: u64 = 8;
 /// Most shards of a server.
 pub const SHARDS_MAX: usize = 1024;
 

@@ -19,7 +19,7 @@ const SLOT_BITS: u32 = 6;
 const SLOTS: usize = 1 << SLOT_BITS;
 /// Entries of a chunk: 256 bytes in all with pointers of 8.
 const CHUNK_ENTRIES: usize = 20;
-/// Emptied chunks that are kept for use again.
+/// Emptied chunks that are kept for use again, beside as many as the entries would fill: who fires sets the next timer.
 const CHUNKS_KEPT: usize = 256;
 
 /// Entries of type `K` (8 bytes or fewer), each due at a [`Tick`].
@@ -121,6 +121,7 @@ impl<K: Copy> Wheel<K> {
         if now.reached(self.now) {
             self.now = now;
         }
+        self.spare.truncate(CHUNKS_KEPT + self.count / CHUNK_ENTRIES);
     }
 
     /// Handles the slots that come up exactly at `tick`: coarse ones are sorted into finer ones, the finest fires.
@@ -142,9 +143,7 @@ impl<K: Copy> Wheel<K> {
                     }
                 }
                 chain = chunk.next.take();
-                if self.spare.len() < CHUNKS_KEPT {
-                    self.spare.push(chunk);
-                }
+                self.spare.push(chunk);
             }
         }
     }

@@ -6,7 +6,8 @@
 //! ```
 
 use crate::base::limits::{
-    SEND_BATCH_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_PARTS_MAX, SEND_SHARED_BYTES_MIN,
+    SEND_BATCH_BYTES_KEPT, SEND_BATCHES_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_PARTS_MAX,
+    SEND_SHARED_BYTES_MIN,
 };
 use bytes::Bytes;
 
@@ -173,20 +174,27 @@ impl Batch {
 pub struct BatchPool {
     #[expect(clippy::vec_box, reason = "boxes go to the driver and come back; a session holds one pointer")]
     batches: Vec<Box<Batch>>,
+    /// Bytes of memory that these keep.
+    bytes: usize,
 }
 
 impl BatchPool {
     /// An empty batch.
     #[inline]
     pub fn take(&mut self) -> Box<Batch> {
-        self.batches.pop().unwrap_or_default()
+        let batch = self.batches.pop().unwrap_or_default();
+        self.bytes -= batch.capacity();
+        batch
     }
 
     /// Keeps a batch's memory, unless there are enough or it has grown too large to keep.
     #[inline]
     pub fn put(&mut self, mut batch: Box<Batch>) {
         batch.clear();
-        if self.batches.len() < SEND_BATCHES_KEPT && batch.capacity() <= SEND_BATCH_BYTES_KEPT {
+        let capacity = batch.capacity();
+        let has_room = self.batches.len() < SEND_BATCHES_KEPT && self.bytes + capacity <= SEND_BATCHES_BYTES_KEPT;
+        if has_room && capacity <= SEND_BATCH_BYTES_KEPT {
+            self.bytes += capacity;
             self.batches.push(batch);
         }
     }
@@ -243,6 +251,15 @@ mod tests {
             pool.put(filled(1));
         }
         assert_eq!(pool.batches.len(), SEND_BATCHES_KEPT);
+        // Long ones are kept as far as all together stay short.
+        let mut pool = BatchPool::default();
+        for _ in 0..SEND_BATCHES_KEPT {
+            pool.put(filled(SEND_BATCH_BYTES_KEPT / 2));
+        }
+        assert!(pool.bytes <= SEND_BATCHES_BYTES_KEPT && pool.bytes > SEND_BATCHES_BYTES_KEPT / 2, "{}", pool.bytes);
+        let kept = pool.batches.len();
+        let taken: Vec<_> = (0..kept).map(|_| pool.take()).collect();
+        assert_eq!((taken.len(), pool.bytes), (kept, 0));
     }
 
     #[test]

@@ -8,6 +8,7 @@
 //! the kernel handed out is ours until [`BufRing::recycle`] puts it behind the tail again.
 #![allow(unsafe_code)]
 
+use crate::base::fault::{Fault, planted};
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use std::io;
@@ -89,6 +90,9 @@ impl BufRing {
         #[cfg(feature = "simulation")]
         self.bytes(id, self.bytes_each).fill(0xdd);
         self.push(id);
+        if planted(Fault::BufferReturnedTwice) {
+            self.push(id);
+        }
     }
 
     /// How many receives that ended for want of a buffer may begin again: as many as buffers came back since the last

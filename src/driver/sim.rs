@@ -19,6 +19,7 @@
 //! It stands under the real driver, not in its place: the driver that is simulated is the one that runs.
 
 mod conn;
+mod operations;
 mod ring;
 mod world;
 

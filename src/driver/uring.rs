@@ -24,6 +24,7 @@ use super::token::{Operation, Token};
 use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LINKS_MAX};
 use slab::Slab;
@@ -226,7 +227,8 @@ impl<K: Kernel> Uring<K> {
     fn state(&mut self, link: Link) -> Option<&mut LinkState> {
         self.links
             .get_mut(link.index())
-            .filter(|state| state.flags.has(Flags::OCCUPIED) && state.generation == link.generation())
+            .filter(|state| state.flags.has(Flags::OCCUPIED))
+            .filter(|state| state.generation == link.generation() || planted(Fault::GenerationIgnored))
     }
 
     /// The kernel put a socket into a slot: a new tenant.
@@ -310,6 +312,9 @@ impl<K: Kernel> Uring<K> {
             while budget > 0
                 && let Some(link) = self.banks[bank].starved.pop_front()
             {
+                if planted(Fault::StarvedForgotten) {
+                    continue;
+                }
                 if let Some(state) = self.state(link) {
                     state.flags.clear(Flags::STARVED);
                     budget -= usize::from(self.arm_receive(link, true));
@@ -327,11 +332,15 @@ impl<K: Kernel> Uring<K> {
             // A stranger's: the rules above keep it from happening, the generation from mattering.
             return self.discard(buffer);
         };
-        if !entry.more {
+        let is_forgotten = planted(Fault::RearmForgotten) && entry.result > 0;
+        if !entry.more && !is_forgotten {
             state.flags.clear(Flags::RECEIVE_ARMED);
         }
         if state.flags.has(Flags::CLOSING) {
             self.close_if_quiet(link);
+            if planted(Fault::BufferLost) {
+                return None;
+            }
             return self.discard(buffer);
         }
         match (entry.result, buffer) {
@@ -362,6 +371,9 @@ impl<K: Kernel> Uring<K> {
             }
             // Ours, or the kernel's under pressure: armed again if it is wanted.
             libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+                if planted(Fault::InterruptedForgotten) {
+                    return None;
+                }
                 self.arm_receive(link, true);
                 None
             }
@@ -400,7 +412,11 @@ impl<K: Kernel> Uring<K> {
         let batch = state.sending.as_mut().expect("a send that completes is in flight");
         let error = match entry.answer() {
             Ok(count) => {
-                let count = count as usize;
+                let count = match count as usize {
+                    _ if planted(Fault::ShortSendTakenForWhole) => batch.submission_len(),
+                    count if planted(Fault::ShortSendRepeated) && count < batch.submission_len() => count.div_ceil(2),
+                    count => count,
+                };
                 let is_short = count < batch.submission_len();
                 if is_short {
                     state.flags.set(Flags::BROKEN)
@@ -430,7 +446,8 @@ impl<K: Kernel> Uring<K> {
     fn close_if_quiet(&mut self, link: Link) {
         let (bank, slot) = (self.bank_of(link), self.slot_of(link));
         let Some(state) = self.state(link) else { return };
-        let busy = state.flags.has(Flags::RECEIVE_ARMED | Flags::SHUTTING_DOWN) || state.sending.is_some();
+        let sends = state.sending.is_some() && !planted(Fault::ClosedUnderSend);
+        let busy = state.flags.has(Flags::RECEIVE_ARMED | Flags::SHUTTING_DOWN) || sends;
         if busy || state.flags.has(Flags::CLOSE_SUBMITTED) {
             return;
         }
@@ -440,11 +457,13 @@ impl<K: Kernel> Uring<K> {
 
     fn closed(&mut self, bank: u16, link: Link) -> Option<Completion> {
         let state = self.state(link)?;
-        debug_assert!(state.sending.is_none());
+        debug_assert!(state.sending.is_none() || planted(Fault::ClosedUnderSend));
         let silent = state.flags.has(Flags::SILENT);
         state.generation = link.next_tenant().generation();
         state.flags = Flags::default();
-        self.banks[usize::from(bank)].vacate_slot();
+        if !planted(Fault::SlotKept) {
+            self.banks[usize::from(bank)].vacate_slot();
+        }
         self.end_accept_rest();
         (!silent).then_some(Completion::Closed { link })
     }
@@ -465,7 +484,7 @@ impl<K: Kernel> Uring<K> {
     fn cancel_failed(&mut self, token: Token, result: i32) {
         let link = token.key;
         let Some(state) = self.state(link) else { return };
-        if -result != libc::ENOENT {
+        if -result != libc::ENOENT || planted(Fault::CancelNotRepeated) {
             // EALREADY: it is about to end.
             return;
         }

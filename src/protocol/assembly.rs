@@ -12,6 +12,7 @@ use super::frame_buffer::FrameBuffer;
 use super::mask::{MaskingKey, apply_mask};
 use super::message::{MessageKind, Prepared};
 use super::utf8::{self, Utf8Validator};
+use crate::base::fault::{Fault, planted};
 use crate::base::limits::{Delivery, Limits};
 use std::ops::Range;
 
@@ -260,7 +261,7 @@ impl Unfinished {
             }
             Decoded::Incomplete => {
                 input.take(more);
-                self.header_len = (had + more) as u8;
+                self.header_len = if planted(Fault::CutHeaderLost) { had as u8 } else { (had + more) as u8 };
                 Ok(None)
             }
         }
@@ -278,6 +279,10 @@ impl Unfinished {
             (Opcode::Text | Opcode::Binary, Some(_)) => return Err(ProtocolError::MessageInsideMessage),
             (Opcode::Continuation, None) => return Err(ProtocolError::ContinuationWithoutMessage),
             (Opcode::Continuation, Some(message)) => Some(message),
+            (Opcode::Ping, message) if planted(Fault::ControlFrameEndsMessage) => {
+                *message = None;
+                None
+            }
             (Opcode::Close | Opcode::Ping | Opcode::Pong, _) => None,
         };
         if let Some(message) = message {
@@ -330,7 +335,7 @@ fn unmask_next(mut frame: Frame, input: &mut Input<'_>) -> (Range<usize>, Frame)
     let payload = input.take(here);
     if let Some(key) = frame.key {
         apply_mask(&mut input.bytes[payload.clone()], key);
-        frame.key = Some(key.rotated(here));
+        frame.key = Some(if planted(Fault::MaskPhaseLost) { key } else { key.rotated(here) });
     }
     frame.remaining -= here as u64;
     (payload, frame)

@@ -10,6 +10,7 @@
 
 use super::error::ProtocolError;
 use super::mask::MaskingKey;
+use crate::base::fault::{Fault, planted};
 use crate::base::limits::CONTROL_PAYLOAD_BYTES_MAX;
 
 /// Bytes of the longest header: 2 + 8 of length + 4 of masking key.
@@ -142,6 +143,10 @@ impl FrameHeader {
         out[0] = (u8::from(self.fin) << 7) | self.opcode as u8;
         let mask_bit = u8::from(self.mask.is_some()) << 7;
         let length_end = match self.payload_len {
+            126 if planted(Fault::LengthOffByOne) => {
+                out[1] = mask_bit | 125;
+                2
+            }
             0..=125 => {
                 out[1] = mask_bit | self.payload_len as u8;
                 2

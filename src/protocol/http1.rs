@@ -432,19 +432,19 @@ impl Response {
         &self.body
     }
 
-    /// Appends the head, and the body unless the request was HEAD. What may not be written becomes a 500.
-    pub fn encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) {
+    /// Appends the head, and answers the body that follows it: none if the request was HEAD. What may not be written becomes
+    /// a 500.
+    #[must_use = "the body follows the head"]
+    pub fn encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Bytes {
         let start = out.len();
-        if self.try_encode(head_only, keep_alive, out).is_err() {
+        self.try_encode(head_only, keep_alive, out).unwrap_or_else(|_| {
             out.truncate(start);
-            Self::new(500)
-                .text("an answer could not be written\n")
-                .try_encode(head_only, keep_alive, out)
-                .expect("constant header lines are sound");
-        }
+            let failure = Self::new(500).text("an answer could not be written\n");
+            failure.try_encode(head_only, keep_alive, out).expect("constant header lines are sound")
+        })
     }
 
-    fn try_encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Result<(), HeaderInvalid> {
+    fn try_encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Result<Bytes, HeaderInvalid> {
         out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status)).as_bytes());
         for (name, value) in &self.headers {
             // Where the body ends is said once, by us.
@@ -457,14 +457,12 @@ impl Response {
             encode_header("Connection", b"close", out)?;
         }
         // RFC 9110 §8.6: none in a 204; RFC 9110 §15.4.5: 304 has no body either.
-        if self.status != 204 && self.status != 304 {
+        let has_body = self.status != 204 && self.status != 304;
+        if has_body {
             encode_header("Content-Length", self.body.len().to_string().as_bytes(), out)?;
         }
         out.extend_from_slice(b"\r\n");
-        if !head_only && self.status != 204 && self.status != 304 {
-            out.extend_from_slice(&self.body);
-        }
-        Ok(())
+        Ok(if has_body && !head_only { self.body.clone() } else { Bytes::new() })
     }
 }
 
@@ -699,7 +697,8 @@ mod tests {
             assert_eq!(encode_header("X", value.as_bytes(), &mut out), Err(HeaderInvalid));
             assert_eq!(encode_header(value, b"x", &mut out), Err(HeaderInvalid));
             assert!(out.is_empty());
-            Response::new(200).header("X-Echo", value).encode(false, true, &mut out);
+            let body = Response::new(200).header("X-Echo", value).encode(false, true, &mut out);
+            out.extend_from_slice(&body);
             let text = String::from_utf8(out).expect("ASCII");
             assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
             assert!(!text.contains(value) && !text.contains("X-Echo"));
@@ -710,11 +709,13 @@ mod tests {
     fn an_answer_says_once_where_it_ends() {
         for name in ["Content-Length", "transfer-encoding"] {
             let mut out = Vec::new();
-            Response::new(200).header(name, "0").text("x").encode(false, true, &mut out);
+            let body = Response::new(200).header(name, "0").text("x").encode(false, true, &mut out);
+            out.extend_from_slice(&body);
             assert!(out.starts_with(b"HTTP/1.1 500 "));
         }
         let mut out = Vec::new();
-        Response::new(200).header("Connection", "X").encode(false, false, &mut out);
+        let body = Response::new(200).header("Connection", "X").encode(false, false, &mut out);
+        out.extend_from_slice(&body);
         assert!(out.ends_with(b"\r\nConnection: X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
         assert!(Response::new(200).header("connection", "x, Close").closes());
         assert!(!Response::new(200).header("Connection", "Upgrade").closes());
@@ -723,15 +724,18 @@ mod tests {
     #[test]
     fn answers_are_written_as_rfc_9112_wants_them() {
         let mut out = Vec::new();
-        Response::new(200).text("hi").encode(false, true, &mut out);
+        let body = Response::new(200).text("hi").encode(false, true, &mut out);
+        out.extend_from_slice(&body);
         let expected: &[u8] =
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n\r\nhi";
         assert_eq!(out, expected);
         out.clear();
-        Response::new(200).text("hi").encode(true, false, &mut out);
+        let body = Response::new(200).text("hi").encode(true, false, &mut out);
+        out.extend_from_slice(&body);
         assert!(out.ends_with(b"Connection: close\r\nContent-Length: 2\r\n\r\n"));
         out.clear();
-        Response::new(204).encode(false, true, &mut out);
+        let body = Response::new(204).encode(false, true, &mut out);
+        out.extend_from_slice(&body);
         assert_eq!(out, b"HTTP/1.1 204 No Content\r\n\r\n");
     }
 }

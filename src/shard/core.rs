@@ -18,6 +18,7 @@ use super::stats::{Counters, DropReason};
 use super::topic::Topics;
 use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::base::limits::{CONTROL_PAYLOAD_BYTES_MAX, OUTBOX_POSTS_LOW, OUTBOX_POSTS_MAX, QUEUES_KEPT};
 use crate::base::secret::Secret;
@@ -194,6 +195,7 @@ impl<T> Core<T> {
     pub(super) fn put_empty_queue(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         if state.queue.as_ref().is_some_and(|queue| queue.is_free())
+            && !planted(Fault::QueueKept)
             && let Some(queue) = state.queue.take()
         {
             self.put_queue(queue);
@@ -309,6 +311,9 @@ impl<T> Core<T> {
             let mailbox = self.mailboxes.of(shard as u16);
             while let Some(post) = outbox.pop_front() {
                 if let Err(post) = mailbox.put(post) {
+                    if planted(Fault::PostSwallowed) {
+                        continue;
+                    }
                     outbox.push_front(post);
                     break;
                 }

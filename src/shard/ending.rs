@@ -15,6 +15,7 @@ use super::handler::Handler;
 use super::session::{Flags, Stage};
 use super::shielded;
 use crate::base::clock::Tick;
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::driver::{Driver, Link};
 use crate::protocol::close::CloseCode;
@@ -38,7 +39,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     /// Ends a session now: what is queued for it is lost.
     pub(super) fn end(&mut self, key: Key, cause: &CloseCause) {
-        self.report_close(key, cause);
+        if !planted(Fault::EndNotTold) {
+            self.report_close(key, cause);
+        }
         let Some(state) = self.core.sessions.remove(key) else { return };
         self.core.addresses.take_arrival(key);
         let unread = state.rare().map_or(0, |rare| rare.unread.len());
@@ -58,8 +61,12 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn report_close(&mut self, key: Key, cause: &CloseCause) {
         let core = &mut self.core;
         let Some(data) = core.sessions.get_mut(key).and_then(|state| state.data.take()) else { return };
-        core.unsubscribe_all(key);
-        core.let_producers_go(key);
+        if !planted(Fault::SubscriptionKept) {
+            core.unsubscribe_all(key);
+        }
+        if !planted(Fault::ProducerForgotten) {
+            core.let_producers_go(key);
+        }
         core.producers.forget(key);
         let session = core.global(key);
         let Some(state) = core.sessions.get_mut(key) else { return };

@@ -9,6 +9,7 @@ mod closing;
 mod context;
 mod core;
 mod deadline;
+mod doorbell;
 mod draining;
 mod ending;
 mod handler;
@@ -40,8 +41,9 @@ pub use topic::TopicStats;
 
 use self::core::{Core, Supplies};
 use crate::base::clock::{Tick, Time};
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, STALLS_APART, WORK_MAX};
+use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, STALLS_APART, WORK_MAX, WORK_PER_SEND};
 use crate::driver::{Batch, Completion, Driver, Link, Listener};
 use draining::Draining;
 use mailbox::Post;
@@ -143,6 +145,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.take_posts();
         self.fire_timers();
         self.say_farewells();
+        // Before the flush: with a driver that sends at once, whoever sees a message here may tell another shard of it.
+        self.core.deliver_posts();
         self.flush();
         self.posts_left = self.core.deliver_posts();
         self.core.show_gauges();
@@ -221,10 +225,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     // Mail
 
     fn take_posts(&mut self) {
-        let work_max = self.core.work + WORK_MAX;
+        let work_before = self.core.work;
         for _ in 0..POSTS_PER_TURN_MAX {
             self.take_drain();
-            if self.core.work >= work_max {
+            if !self.core.may_work_on(work_before) {
                 return;
             }
             match self.core.mailboxes.of(self.core.shard).take() {
@@ -345,7 +349,9 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let before = queue.charged();
         let sent = queue.sent();
         let is_flushed = queue.is_flushed();
-        self.core.memory.recharge(before, queue.charged());
+        if !planted(Fault::MemoryNotDischarged) {
+            self.core.memory.recharge(before, queue.charged());
+        }
         state.last_sent = self.core.now;
         // What runs from the end of our last bytes (the wait for a request, for the answer to our close) begins now. The
         // wait for a pong begins when the ping is out: what follows it proves nothing about the peer.
@@ -353,13 +359,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if ping_left || (is_flushed && state.stage != Stage::Open) {
             state.since = self.core.now;
         }
-        let more = !is_flushed || state.stage >= Stage::Finishing;
+        let more = (!is_flushed || state.stage >= Stage::Finishing) && !planted(Fault::FlushForgotten);
         if more && !state.flags.set(Flags::DIRTY, true) {
             self.core.dirty.push(link);
         }
         if is_flushed {
             self.core.put_empty_queue(link);
-            self.core.arm_timer(link);
+            if !planted(Fault::TimerForgotten) {
+                self.core.arm_timer(link);
+            }
         }
         self.core.counters().bytes_sent.add(sent as u64);
         self.look_at_low_water(link);
@@ -380,10 +388,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         let is_drained = state.flags.has(Flags::HIGH) && state.buffered_bytes() <= low;
         let is_open = state.stage == Stage::Open;
         if is_drained {
-            state.flags.set(Flags::HIGH, false);
+            state.flags.set(Flags::HIGH, planted(Fault::StaysDeaf));
             self.core.reading.push(key);
         }
-        if state.queued_bytes() <= low {
+        if state.queued_bytes() <= low && !planted(Fault::ProducerForgotten) {
             self.core.let_producers_go(key);
         }
         if is_drained && is_open {
@@ -435,7 +443,8 @@ impl<T> Core<T> {
     fn pass_time(&mut self, time: Time, timeout: Option<Duration>) {
         let passed = time - self.time;
         let late = timeout.map_or(Duration::ZERO, |timeout| passed.saturating_sub(timeout));
-        let mut stalled = late.saturating_sub(STALL_MIN);
+        let mut stalled =
+            if planted(Fault::StallHeldAgainst) { Duration::ZERO } else { late.saturating_sub(STALL_MIN) };
         if stalled > Duration::ZERO {
             self.counters().stalls.add(1);
             if self.stalled_at.is_none_or(|at| self.uptime - at >= STALLS_APART) {
@@ -447,6 +456,12 @@ impl<T> Core<T> {
         self.uptime = self.uptime + (passed - stalled);
         self.now = self.uptime.tick();
         self.memory.begin_turn();
+    }
+
+    /// Whether what has caused work since `before` may cause more in this turn.
+    #[inline]
+    pub(super) fn may_work_on(&self, before: u64) -> bool {
+        self.work - before < WORK_MAX.max(WORK_PER_SEND * self.dirty.len() as u64)
     }
 
     fn show_gauges(&self) {

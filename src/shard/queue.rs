@@ -11,6 +11,7 @@
 //! waits (RFC 6455 §5.5.3). An idle session has no queue at all.
 
 use super::joins::Joins;
+use crate::base::fault::{Fault, planted};
 use crate::base::limits::{
     CONTROL_FRAMES_WAITING_MAX, CONTROL_PAYLOAD_BYTES_MAX, SEND_BYTES_MAX, SEND_SHARED_BYTES_MIN,
 };
@@ -190,13 +191,17 @@ impl Queue {
         if !own {
             return self.write(batches, |batch| batch.push_joined(frame, |left, right| joins.join(left, right)));
         }
+        self.write_own(batches, frame);
+    }
+
+    fn write_own(&mut self, batches: &mut BatchPool, bytes: &Bytes) {
         let copied = self.write(batches, |batch| {
             let before = batch.owned_len();
-            batch.push_shared(frame);
+            batch.push_shared(bytes);
             batch.owned_len() > before
         });
         if !copied {
-            self.charged_leaving += frame.len();
+            self.charged_leaving += bytes.len();
         }
     }
 
@@ -210,6 +215,17 @@ impl Queue {
         let answer = write(&mut bytes);
         self.add(bytes.into(), Tag::default(), Kind::Fixed);
         answer
+    }
+
+    /// The same for bytes that others may share.
+    pub(super) fn append_shared(&mut self, batches: &mut BatchPool, bytes: &Bytes) {
+        if bytes.is_empty() {
+            return;
+        }
+        if !self.is_idle() {
+            return self.add(bytes.clone(), Tag::default(), Kind::Fixed);
+        }
+        self.write_own(batches, bytes);
     }
 
     /// Appends our close frame, behind which nothing stands.
@@ -287,6 +303,7 @@ impl Queue {
     pub(super) fn drop_oldest(&mut self, spared: Option<u64>) -> Option<DroppedMessage> {
         let may_go = |waiting: &Waiting| waiting.kind != Kind::Fixed && Some(waiting.tag.slot) != spared;
         let dropped = if let Some(at) = self.waiting.iter().position(may_go) {
+            let at = if planted(Fault::FixedFrameDropped) { 0 } else { at };
             self.waiting.remove(at)?
         } else {
             let dropped = self.behind.iter().position(may_go).and_then(|at| self.behind.remove(at))?;
@@ -335,7 +352,7 @@ impl Queue {
     /// Whether a control frame that is written now leaves before none that waits: the send that those waited for may have
     /// ended in this very turn.
     fn takes_control(&self) -> bool {
-        self.is_idle() && self.control.is_none()
+        self.is_idle() && (self.control.is_none() || planted(Fault::PongOvertakes))
     }
 
     /// Queues a control frame other than a pong or a close. `false` if too many wait already.
@@ -365,6 +382,9 @@ impl Queue {
         if self.takes_control() {
             self.write(batches, |batch| batch.append(write));
             return false;
+        }
+        if planted(Fault::OldestPongKept) && self.control.as_ref().is_some_and(|control| control.pong.is_some()) {
+            return true;
         }
         let mut kept = [0; CONTROL_PAYLOAD_BYTES_MAX];
         kept[..payload.len()].copy_from_slice(payload);

@@ -9,8 +9,9 @@ use super::options::{RateAnswer, SessionOptions};
 use super::session::{Flags, SessionState, Stage};
 use super::shielded;
 use crate::base::clock::Tick;
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits, WORK_MAX};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
 use crate::driver::{Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event};
@@ -52,7 +53,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.core.counters().bytes_received.add(buffer.len() as u64);
         if let Some(state) = self.core.sessions.get_mut(link) {
             state.last_received = self.core.now;
-            let answers_ping = state.stage == Stage::Open && state.flags.set(Flags::PINGED, false);
+            let answers_ping =
+                state.stage == Stage::Open && !planted(Fault::PongIgnored) && state.flags.set(Flags::PINGED, false);
             if state.flags.has(Flags::BEHIND) {
                 self.core.keep_unread(link, self.driver.bytes(&buffer));
             } else {
@@ -168,9 +170,9 @@ fn read<H: Handler>(
     decoder: &mut Decoder<Server>,
 ) -> Read {
     let (limits, length) = (core.limits_of(link), bytes.len());
-    let work_max = core.work + WORK_MAX;
+    let work_before = core.work;
     let mut events = decoder.receive(bytes, &limits);
-    while core.work < work_max {
+    while core.may_work_on(work_before) {
         let event = match events.next_event() {
             Ok(Some(event)) => event,
             Ok(None) => return Read::All,
@@ -472,6 +474,9 @@ impl<T> Core<T> {
 
     /// The peer's close frame: answered with the same code, unless it is the answer to ours (RFC 6455 §5.5.1).
     fn on_close_frame(&mut self, key: Key, close: Option<CloseFrame<'_>>) -> CloseCause {
+        if planted(Fault::CloseNotAnswered) {
+            return CloseCause::PeerClosed(close.map(|CloseFrame { code, reason }| (code, reason.to_owned())));
+        }
         let echo = close.map(|CloseFrame { code, .. }| CloseFrame { code, reason: "" });
         if self.close(key, echo) {
             CloseCause::PeerClosed(close.map(|CloseFrame { code, reason }| (code, reason.to_owned())))
@@ -493,7 +498,8 @@ impl<T> Core<T> {
         if let Some(state) = self.sessions.get_mut(key) {
             state.since = self.now;
         }
-        self.append(key, |_, out| response.encode(head_only, keep_alive, out));
+        let body = self.append(key, |_, out| response.encode(head_only, keep_alive, out)).unwrap_or_default();
+        self.change_queue(key, |queue, _, supplies| queue.append_shared(&mut supplies.batches, &body));
         self.counters().responses.add(1);
     }
 }

@@ -7,6 +7,7 @@ use super::options::{Policy, SessionOptions};
 use super::queue::{DroppedMessage, Queue, Tag};
 use super::session::{Flags, Stage};
 use super::stats::DropReason;
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::protocol::encoder::{Encoder, Server};
 use crate::protocol::message::{Message, MessageKind, Prepared};
@@ -238,6 +239,9 @@ impl<T> Core<T> {
 
     /// Counts a message that was not taken.
     fn refuse(&mut self, key: Key, tag: &Tag, reason: DropReason) -> SendOutcome {
+        if planted(Fault::DropNotCounted) && reason == DropReason::New {
+            return SendOutcome::Dropped;
+        }
         self.note_dropped(key, tag.topic.is_some(), DroppedMessage { topic: tag.topic }, reason);
         SendOutcome::Dropped
     }

@@ -8,6 +8,7 @@ use ringwave::{
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::rc::Rc;
+use std::time::Duration;
 
 /// What the application knows of one peer's session.
 #[derive(Clone, Debug, Default)]
@@ -18,6 +19,8 @@ pub(crate) struct Record {
     /// Messages that it was told were dropped.
     pub(crate) dropped_told: u64,
     pub(crate) messages: u64,
+    /// Notices that were sent to it.
+    pub(crate) notices: u32,
 }
 
 /// What the applications of all shards write down together.
@@ -26,6 +29,8 @@ pub(crate) struct Ledger {
     pub(crate) records: BTreeMap<usize, Record>,
     /// Messages published to each topic, by sessions …
     pub(crate) published: BTreeMap<String, u64>,
+    /// When each was, by its text.
+    pub(crate) published_at: BTreeMap<String, Duration>,
     /// … and what is wrong about that.
     pub(crate) wrong: Vec<String>,
     /// What each peer's session may do.
@@ -35,10 +40,12 @@ pub(crate) struct Ledger {
 pub(crate) type Books = Rc<RefCell<Ledger>>;
 
 /// Whose session it is, and for what.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Purpose {
     peer: usize,
     echoes: bool,
+    /// The end of a notice that a full queue has refused so far.
+    unsent: Option<Vec<u8>>,
 }
 
 /// One shard's application.
@@ -50,6 +57,17 @@ pub(crate) struct App {
 impl App {
     fn record<R>(&self, peer: usize, change: impl FnOnce(&mut Record) -> R) -> R {
         change(self.books.borrow_mut().records.entry(peer).or_default())
+    }
+
+    /// The end of a notice, whose beginning is out: it is offered until it is taken.
+    fn send_rest(&self, session: &mut Session<'_, Purpose>) {
+        let Some(rest) = session.data_mut().unsent.take() else { return };
+        if session.send_next(&rest, true).is_taken() {
+            let peer = session.data().peer;
+            self.record(peer, |record| record.notices += 1);
+        } else {
+            session.data_mut().unsent = Some(rest);
+        }
     }
 
     /// Says a message back, in one frame or in fragments.
@@ -86,7 +104,7 @@ impl Handler for App {
             return Upgrade::reject(Response::new(404).text("no such peer\n"));
         };
         let options = self.books.borrow().options.get(&peer).copied().unwrap_or_default();
-        Upgrade::accept(Purpose { peer, echoes }).options(options)
+        Upgrade::accept(Purpose { peer, echoes, unsent: None }).options(options)
     }
 
     fn on_open(&mut self, session: &mut Session<'_, Purpose>) {
@@ -98,7 +116,7 @@ impl Handler for App {
     }
 
     fn on_message(&mut self, session: &mut Session<'_, Purpose>, message: Message<'_>) {
-        let Purpose { peer, echoes } = *session.data();
+        let Purpose { peer, echoes, .. } = *session.data();
         self.record(peer, |record| record.messages += 1);
         if echoes {
             return self.echo(session, message);
@@ -110,19 +128,44 @@ impl Handler for App {
                 if session.subscribe(topic) != Ok(true) {
                     self.books.borrow_mut().wrong.push(format!("{peer} could not subscribe to {topic}"));
                 }
-                session.send(order);
+                if !session.send(order).is_taken() {
+                    session.terminate();
+                }
             }
             (Some("publish"), Some(topic)) => {
-                *self.books.borrow_mut().published.entry(topic.to_owned()).or_default() += 1;
+                let mut books = self.books.borrow_mut();
+                *books.published.entry(topic.to_owned()).or_default() += 1;
+                books.published_at.insert(order.to_owned(), session.now());
+                drop(books);
                 session.publish(topic, message);
             }
             _ => {}
         }
     }
 
+    fn on_ping(&mut self, session: &mut Session<'_, Purpose>, payload: &[u8]) {
+        let Purpose { echoes, unsent, .. } = session.data();
+        if *echoes || unsent.is_some() || payload == b"last" {
+            return;
+        }
+        let taken = session.send_first(MessageKind::Text, b"notice ").is_taken();
+        if taken {
+            let filler = vec![b'.'; self.random.usize(0..400)];
+            session.data_mut().unsent = Some([&filler, payload].concat());
+            self.send_rest(session);
+        }
+    }
+
+    fn on_drain(&mut self, session: &mut Session<'_, Purpose>) {
+        self.send_rest(session);
+    }
+
     fn on_dropped(&mut self, session: &mut Session<'_, Purpose>, count: u64) {
-        let peer = session.data().peer;
+        let Purpose { peer, echoes, .. } = *session.data();
         self.record(peer, |record| record.dropped_told += count);
+        if echoes {
+            session.terminate();
+        }
     }
 
     fn on_close(&mut self, _: &mut Context<'_, Purpose>, purpose: Purpose, ended: &Ended) {

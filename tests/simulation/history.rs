@@ -1,7 +1,7 @@
 //! One history: shards, peers and faults drawn from a seed, run to the end, and judged.
 
 use super::app::{App, Books, Ledger, Record};
-use super::peers::{self, Echo, Leave, Peer, Phase, Publisher, Role, Seen, Stage, Subscriber};
+use super::peers::{self, Deed, Echo, Leave, Peer, Phase, Publisher, Role, Seen, Stage, Subscriber};
 use fastrand::Rng;
 use ringwave::base::fault::{Fault, plant};
 use ringwave::driver::sim::{Faults, Host, HostSizes, Leftovers, Network, SimDriver};
@@ -16,6 +16,8 @@ use std::time::Duration;
 const STEPS_MAX: u64 = 400_000;
 /// Virtual time after the heal within which everything must come to its end.
 const PATIENCE: u64 = 600 * SECOND;
+/// How long a message may take to a peer that reads, on a line that is wide enough and not late.
+const ON_ITS_WAY_MAX: Duration = Duration::from_millis(500);
 const SECOND: u64 = 1_000_000_000;
 const MILLISECOND: u64 = 1_000_000;
 
@@ -119,6 +121,8 @@ struct Seat {
     /// Until it has ended.
     shard: Option<Shard<SimDriver, App>>,
     is_doubly_awake: bool,
+    /// It has found nothing to do, and falls asleep soon.
+    is_sleepy: bool,
     left: Leftovers,
 }
 
@@ -127,6 +131,7 @@ struct History {
     plan: Plan,
     network: Network,
     seats: Vec<Seat>,
+    mailboxes: Mailboxes,
     handle: Handle,
     books: Books,
     peers: Vec<Peer>,
@@ -147,9 +152,26 @@ struct History {
 
 /// Runs the history of a seed. What is wrong with it, if it does not hold.
 pub(crate) fn run(seed: u64, fault: Option<Fault>, tells: bool) -> Result<Summary, Vec<String>> {
+    run_with(seed, &[], fault, tells)
+}
+
+/// Runs a history in which somebody opens a WebSocket and writes these bytes; the first eight are the seed.
+pub(crate) fn run_against(data: &[u8]) -> Result<Summary, Vec<String>> {
+    let (seed, bytes) = data.split_at(data.len().min(8));
+    let mut bits = [0; 8];
+    bits[..seed.len()].copy_from_slice(seed);
+    run_with(u64::from_be_bytes(bits), bytes, None, false)
+}
+
+fn run_with(seed: u64, hostile: &[u8], fault: Option<Fault>, tells: bool) -> Result<Summary, Vec<String>> {
     plant(fault);
     let judged = std::panic::catch_unwind(|| {
         let mut history = History::begin(seed, tells);
+        if !hostile.is_empty() {
+            let wait = Deed::Wait(Duration::from_secs(1));
+            let deeds = [Deed::Upgrade, Deed::Write(hostile.to_vec()), wait];
+            history.add(Role::Hostile(deeds.into()), SECOND);
+        }
         history.run();
         history.judge()
     });
@@ -189,7 +211,7 @@ impl History {
                 let mut shard =
                     Shard::new(number as u16, plan.settings.clone(), driver, Some(listener), app, mailboxes.clone());
                 shard.seed(seed);
-                Seat { host, shard: Some(shard), is_doubly_awake: false, left: Leftovers::default() }
+                Seat { host, shard: Some(shard), is_doubly_awake: false, is_sleepy: false, left: Leftovers::default() }
             })
             .collect();
         let window = [200, 2_000, 20_000, 100_000][random.usize(0..4)];
@@ -198,6 +220,7 @@ impl History {
             plan,
             network,
             seats,
+            mailboxes,
             handle,
             books,
             peers: Vec::new(),
@@ -235,7 +258,15 @@ impl History {
         let (hostile, readers) = (self.random.usize(0..5), self.random.usize(0..2));
         for _ in 0..subscribers {
             let topics = some_topics(&mut self.random);
-            let role = Subscriber { topics, confirmed: 0, last: BTreeMap::new(), received: 0 };
+            let role = Subscriber {
+                topics,
+                confirmed: 0,
+                last: BTreeMap::new(),
+                received: 0,
+                arrivals: Vec::new(),
+                pings: 0,
+                notices: 0,
+            };
             self.add(Role::Subscriber(role), 200 * MILLISECOND);
         }
         for _ in 0..publishers {
@@ -257,6 +288,7 @@ impl History {
                 awaited: VecDeque::new(),
                 awaited_bytes: 0,
                 awaited_bytes_max: bytes_max,
+                may_lose: !self.plan.has_memory,
                 pings: 0,
                 pong: 0,
             };
@@ -343,12 +375,17 @@ impl History {
 
     fn seat_is_due(&self, seat: usize) -> bool {
         let seat = &self.seats[seat];
-        seat.shard.is_some() && (seat.is_doubly_awake || self.network.host_is_due(seat.host))
+        seat.shard.is_some() && (seat.is_doubly_awake || seat.is_sleepy || self.network.host_is_due(seat.host))
     }
 
     fn turn(&mut self, number: usize) {
-        let Seat { host, shard, is_doubly_awake, left } = &mut self.seats[number];
+        let Seat { host, shard, is_doubly_awake, is_sleepy, left } = &mut self.seats[number];
         let Some(running) = shard else { return };
+        let falls_asleep = std::mem::take(is_sleepy) && !self.network.host_is_due(*host);
+        if falls_asleep {
+            *is_doubly_awake = !running.doze();
+            return;
+        }
         *is_doubly_awake = false;
         running.turn(None).expect("the simulated kernel lets wait");
         if running.has_ended() {
@@ -360,13 +397,12 @@ impl History {
             *left = self.network.leftovers(*host);
             if let Some(shard) = shard.take() {
                 shard.run().expect("it has ended");
+                self.mailboxes.end(number as u16);
             }
             return;
         }
         // Others may post before it falls asleep, or after.
-        if !self.network.host_is_due(*host) {
-            *is_doubly_awake = !running.doze();
-        }
+        *is_sleepy = !self.network.host_is_due(*host);
     }
 
     fn let_act(&mut self, number: usize) {
@@ -393,6 +429,9 @@ impl History {
         let hosts = self.network.next_event().map(|time| time.as_nanos());
         let next = peers.chain(hosts).chain(directed.into_iter().flatten()).filter(|at| *at > now).min();
         if let Some(next) = next {
+            if next - now > 10 * MILLISECOND && self.handle.post_count() > 0 {
+                self.wrong.push(format!("{} posts lie about while everybody sleeps", self.handle.post_count()));
+            }
             self.network.pass(Duration::from_nanos(next - now));
         }
         next.is_some()
@@ -440,7 +479,10 @@ impl History {
                     // Posts that a full mailbox refused are on their way without a trace.
                     self.quiet_at = Some(now + 5 * SECOND);
                 }
-                Some(at) if now >= at => self.enter(Phase::Leaving),
+                Some(at) if now >= at => {
+                    self.expect_quiet();
+                    self.enter(Phase::Leaving);
+                }
                 _ => {}
             }
         }
@@ -453,6 +495,15 @@ impl History {
                 Some(at) if now >= at => self.drain(),
                 _ => {}
             }
+        }
+    }
+
+    /// Nothing is queued for anybody, where nobody is pinged or has stopped reading.
+    fn expect_quiet(&mut self) {
+        let queues = self.handle.stats().queues;
+        let all_read = self.plan.settings.ping_interval.is_none() && !self.peers.iter().any(Peer::may_not_read);
+        if all_read && queues > 0 {
+            self.wrong.push(format!("{queues} queues though all is quiet"));
         }
     }
 
@@ -585,6 +636,9 @@ impl History {
                 let books = self.books.borrow();
                 let published: u64 =
                     subscriber.topics.iter().map(|topic| books.published.get(topic).copied().unwrap_or(0)).sum();
+                if subscriber.notices != record.notices {
+                    wrong.push(format!("{} notices came of {}", subscriber.notices, record.notices));
+                }
                 if subscriber.received + ended.dropped != published {
                     wrong.push(format!(
                         "{} came and {} were dropped of {published}",
@@ -594,9 +648,27 @@ impl History {
             }
             _ => {}
         }
+        if let Role::Subscriber(subscriber) = &peer.role
+            && !peer.may_not_read()
+            && self.window >= 20_000
+            && !self.plan.stalls
+            && self.plan.faults.late == 0
+            && self.plan.faults.short_write <= 100
+        {
+            let books = self.books.borrow();
+            let took = |(text, at): &(String, u64)| {
+                let published_at = books.published_at.get(text).copied().unwrap_or_default();
+                Duration::from_nanos(*at).saturating_sub(published_at)
+            };
+            let longest = subscriber.arrivals.iter().map(took).max().unwrap_or_default();
+            if longest > ON_ITS_WAY_MAX {
+                wrong.push(format!("a message was on its way for {longest:?}"));
+            }
+        }
         if drained
             && peer.leave != Leave::Abort
             && !broken
+            && self.plan.has_memory
             && peer.seen == Seen::Reset
             && ended.cause != CloseCause::OutOfMemory
             && !matches!(ended.cause, CloseCause::SlowConsumer)

@@ -3,7 +3,7 @@
 //! ```text
 //! cargo test --profile simulation --features simulation --test simulation -- [OPTIONS]
 //!
-//! (nothing)          20 000 seeds; the same trace twice; every planted fault is found
+//! (nothing)          20 000 seeds; the same trace twice; every planted fault is found; the corpus of `fuzz/`
 //! --seeds N          so many seeds, with progress
 //! --first SEED       from this one on (0)
 //! --replay SEED      one seed, told event by event
@@ -23,8 +23,9 @@ mod history;
 mod peers;
 mod wire;
 
-use history::{Summary, run};
+use history::{Summary, run, run_against};
 use ringwave::base::fault::Fault;
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -85,7 +86,7 @@ fn main() -> ExitCode {
     } else if let Some(seeds) = options.seeds {
         run_seeds(options.first, seeds, options.fault)
     } else {
-        run_seeds(options.first, SEEDS, None) && runs_twice_alike() && find_faults()
+        run_seeds(options.first, SEEDS, None) && runs_twice_alike() && find_faults() && holds_over_corpus()
     };
     println!("simulation: {}", if holds { "ok" } else { "FAILED" });
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -190,6 +191,23 @@ fn runs_twice_alike() -> bool {
     let all = one.iter().fold(0u64, |all, trace| all.rotate_left(1) ^ trace);
     println!("{SEEDS_TWICE} seeds twice: {different} traces differ, all together {all:016x}");
     different == 0
+}
+
+/// What fuzzing has kept of bytes that one peer writes.
+fn holds_over_corpus() -> bool {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus/shard");
+    let (mut count, mut all_hold) = (0, true);
+    for entry in std::fs::read_dir(corpus).expect("it is a part of the repository") {
+        let path = entry.expect("a directory that can be read").path();
+        let holds = run_against(&std::fs::read(&path).expect("a file"));
+        if let Err(wrong) = holds {
+            println!("{} does not hold: {wrong:?}", path.display());
+            all_hold = false;
+        }
+        count += 1;
+    }
+    println!("{count} files of the corpus");
+    all_hold && count > 0
 }
 
 /// Every planted fault is found.

@@ -28,6 +28,8 @@ pub(crate) struct Echo {
     pub(crate) awaited_bytes: usize,
     /// Bytes that may be on their way at one time.
     pub(crate) awaited_bytes_max: usize,
+    /// A shard without memory drops what it has queued, and then ends the session.
+    pub(crate) may_lose: bool,
     pub(crate) pings: u32,
     pub(crate) pong: u32,
 }
@@ -39,6 +41,12 @@ pub(crate) struct Subscriber {
     /// The last number from each publisher on each topic.
     pub(crate) last: BTreeMap<(usize, String), u64>,
     pub(crate) received: u64,
+    /// When each message came.
+    pub(crate) arrivals: Vec<(String, u64)>,
+    /// Each ping of its own is answered with a notice in fragments, which no policy drops …
+    pub(crate) pings: u32,
+    /// … unless the queue is full.
+    pub(crate) notices: u32,
 }
 
 pub(crate) struct Publisher {
@@ -166,6 +174,11 @@ impl Peer {
 
     pub(crate) const fn is_over(&self) -> bool {
         matches!(self.stage, Stage::Over)
+    }
+
+    /// Whether something may wait for it.
+    pub(crate) const fn may_not_read(&self) -> bool {
+        self.vanished || self.laziness > 0 || (self.stopped_reading && !self.is_over())
     }
 
     pub(crate) const fn has_vanished(&self) -> bool {
@@ -303,7 +316,7 @@ impl Peer {
             match conn.read(max) {
                 ReadOutcome::Bytes(bytes) => {
                     self.reader.push(&bytes);
-                    self.understand();
+                    self.understand(now);
                 }
                 ReadOutcome::Nothing => return,
                 ReadOutcome::End => return self.end(Seen::End),
@@ -320,7 +333,7 @@ impl Peer {
         }
     }
 
-    fn understand(&mut self) {
+    fn understand(&mut self, now: u64) {
         if !self.is_honest() {
             return;
         }
@@ -331,6 +344,9 @@ impl Peer {
                 }
                 *answers += 1;
             }
+            return;
+        }
+        if self.status.is_some_and(|status| status != 101) {
             return;
         }
         if self.stage == Stage::Asking {
@@ -352,7 +368,7 @@ impl Peer {
         }
         loop {
             match self.reader.next_item() {
-                Ok(Some(item)) => self.meet(item),
+                Ok(Some(item)) => self.meet(item, now),
                 Ok(None) => return,
                 Err(what) => {
                     self.wrong.push(format!("the server sent {what}"));
@@ -362,7 +378,7 @@ impl Peer {
         }
     }
 
-    fn meet(&mut self, item: Item) {
+    fn meet(&mut self, item: Item, now: u64) {
         match item {
             Item::Ping(payload) => {
                 if self.stage == Stage::Open {
@@ -378,7 +394,7 @@ impl Peer {
                     self.stage = Stage::Leaving;
                 }
             }
-            Item::Message(opcode, payload) => self.meet_message(opcode, payload),
+            Item::Message(opcode, payload) => self.meet_message(opcode, payload, now),
         }
     }
 
@@ -392,13 +408,14 @@ impl Peer {
                 echo.pong = number;
             }
             Role::Publisher(publisher) => publisher.is_heard = payload == b"last",
+            Role::Subscriber(_) => {}
             _ => self.wrong.push("a pong for nothing".to_owned()),
         }
     }
 
-    fn meet_message(&mut self, opcode: u8, payload: Vec<u8>) {
+    fn meet_message(&mut self, opcode: u8, payload: Vec<u8>, now: u64) {
         match &mut self.role {
-            Role::Echo(echo) => match echo.awaited.pop_front() {
+            Role::Echo(echo) => match echo.next_awaited(opcode, &payload) {
                 Some((sent, expected)) if sent == opcode && expected == payload => {
                     echo.awaited_bytes -= payload.len();
                 }
@@ -413,7 +430,7 @@ impl Peer {
             },
             Role::Subscriber(subscriber) => {
                 let text = String::from_utf8_lossy(&payload).into_owned();
-                if let Err(what) = subscriber.meet(&text) {
+                if let Err(what) = subscriber.meet(&text, now) {
                     self.wrong.push(what);
                 }
             }
@@ -452,7 +469,15 @@ impl Peer {
                 }
                 publisher.is_heard
             }
-            Role::Subscriber(_) => phase == Phase::Leaving,
+            Role::Subscriber(subscriber) => {
+                if phase == Phase::Working && subscriber.pings < 20 {
+                    subscriber.pings += 1;
+                    let payload = subscriber.pings.to_string();
+                    let frame = wire::frame(&mut self.random, true, wire::PING, payload.as_bytes());
+                    self.out.extend(frame);
+                }
+                phase == Phase::Leaving
+            }
             Role::Reader { requests, answers } => answers == requests,
             Role::Hostile(_) => false,
         };
@@ -538,7 +563,10 @@ impl Peer {
         let mut wrong = self.wrong.clone();
         // The body of a refusal is not read.
         let is_read = self.is_honest() && self.status.is_none_or(|status| status == 101);
-        if is_read && self.seen == Seen::End && !self.reader.is_empty() {
+        // Nor does a close frame wait for the last fragment.
+        let is_cut_off = matches!(&self.role, Role::Echo(echo) if echo.may_lose);
+        let is_whole = self.reader.is_empty() || self.close_seen.is_some() || is_cut_off;
+        if is_read && self.seen == Seen::End && !is_whole {
             wrong.push("the stream ends within a message".to_owned());
         }
         wrong
@@ -546,6 +574,17 @@ impl Peer {
 }
 
 impl Echo {
+    /// What should have come where this has.
+    fn next_awaited(&mut self, opcode: u8, payload: &[u8]) -> Option<(u8, Vec<u8>)> {
+        while let Some(next) = self.awaited.pop_front() {
+            if !self.may_lose || (next.0 == opcode && next.1 == payload) {
+                return Some(next);
+            }
+            self.awaited_bytes -= next.1.len();
+        }
+        None
+    }
+
     fn next_message(&mut self) -> Option<(u8, Vec<u8>)> {
         let (_, payload) = self.messages.front()?;
         if !self.awaited.is_empty() && self.awaited_bytes + payload.len() > self.awaited_bytes_max {
@@ -560,7 +599,13 @@ impl Echo {
 
 impl Subscriber {
     /// A message of a publisher's, or the confirmation of a subscription.
-    fn meet(&mut self, text: &str) -> Result<(), String> {
+    fn meet(&mut self, text: &str, now: u64) -> Result<(), String> {
+        if let Some(number) = text.strip_prefix("notice ") {
+            self.notices += 1;
+            let number = number.trim_start_matches('.').parse().unwrap_or(0);
+            let is_sound = number >= self.notices && number <= self.pings;
+            return if is_sound { Ok(()) } else { Err(format!("notice {number} after {} pings", self.pings)) };
+        }
         if text.starts_with("subscribe ") {
             self.confirmed += 1;
             return Ok(());
@@ -571,6 +616,7 @@ impl Subscriber {
             return Err(format!("a message on {topic}, to which it is not subscribed"));
         }
         self.received += 1;
+        self.arrivals.push((text.to_owned(), now));
         let last = self.last.entry((publisher, topic.clone())).or_default();
         if number <= *last {
             return Err(format!("message {number} of {publisher} on {topic} after {last}"));

@@ -1,9 +1,14 @@
-//! A connection as its peer holds it.
+//! Connections: as their peers hold them, and what becomes of their bytes.
 
-use super::world::World;
+use super::world::{ConnState, World};
+use crate::driver::token::Operation;
 use std::cell::RefCell;
+use std::cmp::Reverse;
 use std::collections::VecDeque;
+use std::hash::Hash;
+use std::net::SocketAddr;
 use std::rc::Rc;
+use std::sync::atomic::Ordering;
 
 /// One direction of a stream.
 #[derive(Debug, Default)]
@@ -77,5 +82,153 @@ impl Conn {
     /// Closes the socket: an end of stream, or a reset where something has not been read.
     pub fn close(&mut self) {
         self.world.borrow_mut().peer_closes(self.id);
+    }
+}
+
+impl World {
+    pub(super) fn is_listening(&mut self, host: usize) -> bool {
+        let listening = self.hosts[host].listening.load(Ordering::Relaxed);
+        if !listening {
+            for conn in std::mem::take(&mut self.hosts[host].backlog) {
+                self.conns[conn].outward.broken = true;
+                self.conns[conn].host_closed = true;
+                self.touch(conn);
+            }
+        }
+        listening
+    }
+
+    /// The host closes its socket: what the peer has not read stays, an end or a reset follows.
+    pub(super) fn host_closes(&mut self, conn: usize) {
+        let state = &mut self.conns[conn];
+        state.host_closed = true;
+        state.place = None;
+        if state.reset_on_close || !state.inward.bytes.is_empty() {
+            state.outward.broken = true;
+        } else {
+            state.outward.ended = true;
+        }
+        if state.reset_on_close {
+            // What was on its way is gone, however far it had come.
+            let kept = self.random.usize(0..=self.conns[conn].outward.bytes.len());
+            self.conns[conn].outward.bytes.truncate(kept);
+        }
+        self.touch(conn);
+    }
+
+    /// The network between them breaks.
+    pub(super) fn break_down(&mut self, conn: usize) {
+        self.record(("reset", conn));
+        let kept = self.random.usize(0..=self.conns[conn].outward.bytes.len());
+        let state = &mut self.conns[conn];
+        state.outward.bytes.truncate(kept);
+        state.outward.broken = true;
+        state.inward.broken = true;
+        state.was_broken = true;
+        self.wake(conn, Operation::Receive);
+        self.wake(conn, Operation::Send);
+        self.touch(conn);
+    }
+
+    /// The peer is told after a while that there is something for it.
+    pub(super) fn touch(&mut self, conn: usize) {
+        if !std::mem::replace(&mut self.conns[conn].touched, true) {
+            let (due, number) = (self.now.saturating_add(self.delay()), self.number());
+            self.touches.push(Reverse((due, number, conn)));
+        }
+    }
+
+    pub(super) fn next_touched(&mut self) -> Option<usize> {
+        let Reverse((due, _, conn)) = self.touches.peek().copied()?;
+        if due > self.now {
+            return None;
+        }
+        self.touches.pop();
+        self.conns[conn].touched = false;
+        Some(conn)
+    }
+
+    pub(super) fn connect(&mut self, host: usize, peer: SocketAddr, window: usize) -> Option<usize> {
+        if !self.is_listening(host) {
+            return None;
+        }
+        let conn = self.conns.len();
+        self.conns.push(ConnState {
+            host,
+            place: None,
+            peer,
+            window,
+            inward: Pipe::default(),
+            outward: Pipe::default(),
+            peer_closed: false,
+            host_closed: false,
+            reset_on_close: false,
+            touched: false,
+            was_broken: false,
+        });
+        self.record(("connect", host, conn));
+        self.hosts[host].backlog.push_back(conn);
+        self.wake_accept(host);
+        Some(conn)
+    }
+
+    pub(super) fn peer_writes(&mut self, conn: usize, bytes: &[u8]) -> Option<usize> {
+        let state = &mut self.conns[conn];
+        // A listener that is gone has reset those who waited.
+        let waits_in_vain = state.place.is_none() && !state.host_closed && {
+            let host = state.host;
+            !self.is_listening(host)
+        };
+        let state = &mut self.conns[conn];
+        if waits_in_vain || state.host_closed || state.outward.broken {
+            state.outward.broken = true;
+            self.touch(conn);
+            return None;
+        }
+        let count = bytes.len().min(state.window.saturating_sub(state.inward.bytes.len()));
+        state.inward.bytes.extend(&bytes[..count]);
+        self.wake(conn, Operation::Receive);
+        Some(count)
+    }
+
+    pub(super) fn peer_reads(&mut self, conn: usize, max: usize) -> ReadOutcome {
+        let state = &mut self.conns[conn];
+        let bytes = state.outward.take(max);
+        if bytes.is_empty() {
+            return match (state.outward.broken, state.outward.ended) {
+                (true, _) => ReadOutcome::Reset,
+                (false, true) => ReadOutcome::End,
+                (false, false) => ReadOutcome::Nothing,
+            };
+        }
+        bytes.hash(&mut self.trace);
+        self.record(("read", conn, bytes.len()));
+        self.wake(conn, Operation::Send);
+        ReadOutcome::Bytes(bytes)
+    }
+
+    pub(super) fn peer_finishes(&mut self, conn: usize) {
+        self.record(("finish", conn));
+        self.conns[conn].inward.ended = true;
+        self.wake(conn, Operation::Receive);
+    }
+
+    pub(super) fn peer_aborts(&mut self, conn: usize) {
+        self.record(("abort", conn));
+        let state = &mut self.conns[conn];
+        state.peer_closed = true;
+        state.inward.broken = true;
+        state.outward.bytes.clear();
+        self.wake(conn, Operation::Receive);
+        self.wake(conn, Operation::Send);
+    }
+
+    pub(super) fn peer_closes(&mut self, conn: usize) {
+        if !self.conns[conn].outward.bytes.is_empty() {
+            return self.peer_aborts(conn);
+        }
+        self.peer_finishes(conn);
+        self.conns[conn].peer_closed = true;
+        self.wake(conn, Operation::Send);
     }
 }

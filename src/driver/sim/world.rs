@@ -1,12 +1,12 @@
 //! What the simulated kernel knows and does: hosts, rings, operations in flight, connections, the clock.
 
 use super::HostSizes;
-use super::conn::{Pipe, ReadOutcome};
+use super::conn::Pipe;
 use crate::base::limits::SEND_BYTES_MAX;
 use crate::driver::batch::Batch;
 use crate::driver::buf_ring::BufRing;
 use crate::driver::ring::{RingCompletion, Submission};
-use crate::driver::token::{Operation, Token};
+use crate::driver::token::Token;
 use crate::driver::waker::Waker;
 use slab::Slab;
 use std::cmp::Reverse;
@@ -15,11 +15,11 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 /// How many tokens of gone tenants are remembered for each slot, to come again.
-const PAST_KEPT: usize = 4;
+pub(super) const PAST_KEPT: usize = 4;
 
 /// What goes wrong, and how often: chances are in thousandths of the occasions.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -66,7 +66,7 @@ pub struct Leftovers {
 }
 
 /// A submission without what it borrowed.
-enum Task {
+pub(super) enum Task {
     Accept {
         many: bool,
     },
@@ -104,16 +104,16 @@ enum Task {
 }
 
 /// An operation in flight.
-struct InFlight {
-    token: Token,
-    kind: Kind,
+pub(super) struct InFlight {
+    pub(super) token: Token,
+    pub(super) kind: Kind,
     /// It runs when this number comes up.
-    planned: Option<u64>,
+    pub(super) planned: Option<u64>,
     /// A cancel has found it running.
-    cancelled: bool,
+    pub(super) cancelled: bool,
 }
 
-enum Kind {
+pub(super) enum Kind {
     Accept { many: bool },
     Receive { conn: usize },
     Send { conn: usize, bytes: Vec<u8>, done: usize },
@@ -124,7 +124,7 @@ enum Kind {
 }
 
 impl Kind {
-    const fn conn(&self) -> Option<usize> {
+    pub(super) const fn conn(&self) -> Option<usize> {
         match self {
             Self::Receive { conn } | Self::Send { conn, .. } | Self::Shutdown { conn } | Self::Close { conn, .. } => {
                 Some(*conn)
@@ -134,58 +134,58 @@ impl Kind {
     }
 }
 
-struct HostState {
-    sizes: HostSizes,
-    rings: Vec<usize>,
-    listening: Arc<AtomicBool>,
-    backlog: VecDeque<usize>,
+pub(super) struct HostState {
+    pub(super) sizes: HostSizes,
+    pub(super) rings: Vec<usize>,
+    pub(super) listening: Arc<AtomicBool>,
+    pub(super) backlog: VecDeque<usize>,
     /// It waits in the kernel until then; `None`: it runs.
-    waits_until: Option<u64>,
+    pub(super) waits_until: Option<u64>,
 }
 
-struct RingState {
-    host: usize,
-    submissions: VecDeque<(Task, Token)>,
-    completions: VecDeque<RingCompletion>,
-    operations: Slab<InFlight>,
+pub(super) struct RingState {
+    pub(super) host: usize,
+    pub(super) submissions: VecDeque<(Task, Token)>,
+    pub(super) completions: VecDeque<RingCompletion>,
+    pub(super) operations: Slab<InFlight>,
     /// Operations that are to run: when, in which order, which.
-    plan: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    slots: Vec<Option<usize>>,
-    past: Vec<VecDeque<Token>>,
-    signal: Option<Waker>,
-    buffers_out: usize,
+    pub(super) plan: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    pub(super) slots: Vec<Option<usize>>,
+    pub(super) past: Vec<VecDeque<Token>>,
+    pub(super) signal: Option<Waker>,
+    pub(super) buffers_out: usize,
 }
 
-struct ConnState {
-    host: usize,
-    place: Option<(usize, u32)>,
-    peer: SocketAddr,
-    window: usize,
+pub(super) struct ConnState {
+    pub(super) host: usize,
+    pub(super) place: Option<(usize, u32)>,
+    pub(super) peer: SocketAddr,
+    pub(super) window: usize,
     /// From the peer to the host.
-    inward: Pipe,
+    pub(super) inward: Pipe,
     /// From the host to the peer.
-    outward: Pipe,
-    peer_closed: bool,
-    host_closed: bool,
-    reset_on_close: bool,
+    pub(super) outward: Pipe,
+    pub(super) peer_closed: bool,
+    pub(super) host_closed: bool,
+    pub(super) reset_on_close: bool,
     /// The peer is to be told of something.
-    touched: bool,
+    pub(super) touched: bool,
     /// The network broke it.
-    was_broken: bool,
+    pub(super) was_broken: bool,
 }
 
 pub(super) struct World {
-    random: fastrand::Rng,
-    faults: Faults,
-    now: u64,
-    sequence: u64,
-    hosts: Vec<HostState>,
-    rings: Vec<RingState>,
-    conns: Vec<ConnState>,
-    touches: BinaryHeap<Reverse<(u64, u64, usize)>>,
-    trace: DefaultHasher,
-    tells: bool,
-    violations: Vec<String>,
+    pub(super) random: fastrand::Rng,
+    pub(super) faults: Faults,
+    pub(super) now: u64,
+    pub(super) sequence: u64,
+    pub(super) hosts: Vec<HostState>,
+    pub(super) rings: Vec<RingState>,
+    pub(super) conns: Vec<ConnState>,
+    pub(super) touches: BinaryHeap<Reverse<(u64, u64, usize)>>,
+    pub(super) trace: DefaultHasher,
+    pub(super) tells: bool,
+    pub(super) violations: Vec<String>,
 }
 
 fn nanos(duration: Duration) -> u64 {
@@ -211,12 +211,12 @@ impl World {
 
     // Chance, time, evidence
 
-    fn chance(&mut self, thousandths: u32) -> bool {
+    pub(super) fn chance(&mut self, thousandths: u32) -> bool {
         thousandths > 0 && self.random.u32(0..1000) < thousandths
     }
 
     /// From 1 to `max`, rather little or all of it.
-    fn some_of(&mut self, max: usize) -> usize {
+    pub(super) fn some_of(&mut self, max: usize) -> usize {
         match self.random.u8(0..4) {
             0 => 1,
             1 => max,
@@ -224,14 +224,14 @@ impl World {
         }
     }
 
-    fn delay(&mut self) -> u64 {
+    pub(super) fn delay(&mut self) -> u64 {
         if self.chance(self.faults.late) {
             return self.random.u64(0..=nanos(self.faults.late_max));
         }
         if self.random.bool() { 0 } else { self.random.u64(0..=nanos(self.faults.delay_max)) }
     }
 
-    const fn number(&mut self) -> u64 {
+    pub(super) const fn number(&mut self) -> u64 {
         self.sequence += 1;
         self.sequence
     }
@@ -273,7 +273,7 @@ impl World {
         }
     }
 
-    fn record(&mut self, event: impl Hash + std::fmt::Debug) {
+    pub(super) fn record(&mut self, event: impl Hash + std::fmt::Debug) {
         (self.now, &event).hash(&mut self.trace);
         self.note(|| format!("{event:?}"));
     }
@@ -282,7 +282,7 @@ impl World {
         &self.violations
     }
 
-    fn violated(&mut self, what: String) {
+    pub(super) fn violated(&mut self, what: String) {
         self.note(|| format!("VIOLATION {what}"));
         self.violations.push(what);
     }
@@ -346,7 +346,7 @@ impl World {
         state.completions.clear();
     }
 
-    fn ring_is_due(&self, ring: usize) -> bool {
+    pub(super) fn ring_is_due(&self, ring: usize) -> bool {
         let state = &self.rings[ring];
         !state.completions.is_empty() || state.plan.peek().is_some_and(|Reverse((due, _, _))| *due <= self.now)
     }
@@ -499,493 +499,6 @@ impl World {
 
     pub(super) fn reap(&mut self, ring: usize) -> Option<RingCompletion> {
         self.rings[ring].completions.pop_front()
-    }
-
-    // Operations
-
-    fn begin(&mut self, ring: usize, task: Task, token: Token) {
-        match task {
-            Task::Accept { many } => {
-                let key = self.start(ring, token, Kind::Accept { many });
-                self.plan(ring, key);
-            }
-            Task::Receive { slot } => {
-                if let Some(conn) = self.tenant(ring, slot, token) {
-                    self.expect_no_other(ring, conn, token);
-                    let key = self.start(ring, token, Kind::Receive { conn });
-                    self.plan(ring, key);
-                }
-            }
-            Task::Send { slot, bytes } => {
-                if let Some(conn) = self.tenant(ring, slot, token) {
-                    self.expect_no_other(ring, conn, token);
-                    let key = self.start(ring, token, Kind::Send { conn, bytes, done: 0 });
-                    self.plan(ring, key);
-                }
-            }
-            Task::Shutdown { slot } => {
-                if let Some(conn) = self.tenant(ring, slot, token) {
-                    let key = self.start(ring, token, Kind::Shutdown { conn });
-                    self.plan(ring, key);
-                }
-            }
-            Task::Close { slot } => {
-                if let Some(conn) = self.tenant(ring, slot, token) {
-                    let busy = self.rings[ring].operations.iter().find(|(_, other)| other.kind.conn() == Some(conn));
-                    if let Some((_, other)) = busy {
-                        let what = format!("slot {slot} is closed while {:?} is in flight", other.token);
-                        self.violated(what);
-                    }
-                    let key = self.start(ring, token, Kind::Close { conn, slot });
-                    self.plan(ring, key);
-                }
-            }
-            Task::CancelAll { target } => {
-                let found = self.by_token(ring, target);
-                if found.is_empty() {
-                    self.tell(ring, token, -libc::ENOENT, false, None);
-                }
-                for key in found {
-                    self.cancel(ring, key);
-                }
-            }
-            Task::Cancel { target } => match self.by_token(ring, target).first() {
-                Some(key) if self.chance(self.faults.missed_cancel) => {
-                    if self.random.bool() {
-                        return self.tell(ring, token, -libc::ENOENT, false, None);
-                    }
-                    self.rings[ring].operations[*key].cancelled = true;
-                    self.plan(ring, *key);
-                    self.tell(ring, token, -libc::EALREADY, false, None);
-                }
-                Some(key) => self.cancel(ring, *key),
-                None => self.tell(ring, token, -libc::ENOENT, false, None),
-            },
-            Task::Poll { bell } => {
-                self.start(ring, token, Kind::Poll { bell });
-            }
-            Task::ResetOnClose { slot } => {
-                if let Some(conn) = self.rings[ring].slots[slot as usize] {
-                    self.conns[conn].reset_on_close = true;
-                }
-            }
-            Task::Answer { result } => {
-                let key = self.start(ring, token, Kind::Answer { result });
-                self.plan(ring, key);
-            }
-            Task::Silent => {}
-        }
-    }
-
-    /// Whose slot it is; nobody's, and the operation ends.
-    fn tenant(&mut self, ring: usize, slot: u32, token: Token) -> Option<usize> {
-        let tenant = self.rings[ring].slots[slot as usize];
-        if tenant.is_none() {
-            self.violated(format!("{token:?} is submitted for slot {slot}, which has no tenant"));
-            self.tell(ring, token, -libc::EBADF, false, None);
-        }
-        tenant
-    }
-
-    /// A link has one receive and one send in flight at most.
-    fn expect_no_other(&mut self, ring: usize, conn: usize, token: Token) {
-        let operations = &self.rings[ring].operations;
-        let same = |other: &InFlight| other.kind.conn() == Some(conn) && other.token.operation == token.operation;
-        if operations.iter().any(|(_, other)| same(other)) {
-            self.violated(format!("{token:?} is submitted while another one is in flight"));
-        }
-    }
-
-    fn start(&mut self, ring: usize, token: Token, kind: Kind) -> usize {
-        self.rings[ring].operations.insert(InFlight { token, kind, planned: None, cancelled: false })
-    }
-
-    fn by_token(&self, ring: usize, token: Token) -> Vec<usize> {
-        let operations = &self.rings[ring].operations;
-        operations.iter().filter(|(_, operation)| operation.token == token).map(|(key, _)| key).collect()
-    }
-
-    /// Has an operation run after a while.
-    fn plan(&mut self, ring: usize, key: usize) {
-        if self.rings[ring].operations[key].planned.is_some() {
-            return;
-        }
-        let (due, number) = (self.now.saturating_add(self.delay()), self.number());
-        self.rings[ring].operations[key].planned = Some(number);
-        self.rings[ring].plan.push(Reverse((due, number, key)));
-    }
-
-    /// Something has changed for the operations of this kind on a connection.
-    fn wake(&mut self, conn: usize, operation: Operation) {
-        let Some((ring, _)) = self.conns[conn].place else { return };
-        let found = self.rings[ring]
-            .operations
-            .iter()
-            .find(|(_, other)| other.kind.conn() == Some(conn) && other.token.operation == operation)
-            .map(|(key, _)| key);
-        if let Some(key) = found {
-            self.plan(ring, key);
-        }
-    }
-
-    fn wake_accept(&mut self, host: usize) {
-        let mut accepts = Vec::new();
-        for ring in &self.hosts[host].rings {
-            let operations = self.rings[*ring].operations.iter();
-            accepts.extend(
-                operations
-                    .filter(|(_, operation)| matches!(operation.kind, Kind::Accept { .. }))
-                    .map(|(key, _)| (*ring, key)),
-            );
-        }
-        if !accepts.is_empty() {
-            let (ring, key) = accepts[self.random.usize(0..accepts.len())];
-            self.plan(ring, key);
-        }
-    }
-
-    fn cancel(&mut self, ring: usize, key: usize) {
-        let result = match self.rings[ring].operations[key].kind {
-            Kind::Send { done, .. } if done > 0 => done as i32,
-            _ => -libc::ECANCELED,
-        };
-        self.complete(ring, key, result, false, None);
-    }
-
-    /// An operation tells something; it has ended unless there is more to come.
-    fn complete(&mut self, ring: usize, key: usize, result: i32, more: bool, buffer: Option<u16>) {
-        let token = self.rings[ring].operations[key].token;
-        if !more {
-            self.rings[ring].operations.remove(key);
-        }
-        self.tell(ring, token, result, more, buffer);
-    }
-
-    fn tell(&mut self, ring: usize, token: Token, result: i32, more: bool, buffer: Option<u16>) {
-        self.record((ring, token.encode(), result, more, buffer));
-        self.note(|| format!("  ring {ring}: {token:?} {result}"));
-        self.rings[ring].completions.push_back(RingCompletion { token, result, more, buffer });
-        if !more && matches!(token.operation, Operation::Receive | Operation::Send) {
-            let slots = self.rings[ring].slots.len();
-            let past = &mut self.rings[ring].past[token.key.index() % slots];
-            past.push_back(token);
-            if past.len() > PAST_KEPT {
-                past.pop_front();
-            }
-        }
-    }
-
-    fn run(&mut self, ring: usize, key: usize, buffers: &mut BufRing) {
-        if self.rings[ring].operations[key].cancelled {
-            return self.cancel(ring, key);
-        }
-        match self.rings[ring].operations[key].kind {
-            Kind::Accept { many } => self.run_accept(ring, key, many, buffers),
-            Kind::Receive { conn } => self.run_receive(ring, key, conn, buffers),
-            Kind::Send { conn, .. } => self.run_send(ring, key, conn),
-            Kind::Shutdown { conn } => {
-                let result = if self.conns[conn].inward.broken { -libc::ENOTCONN } else { 0 };
-                self.conns[conn].outward.ended = true;
-                self.touch(conn);
-                self.complete(ring, key, result, false, None);
-            }
-            Kind::Close { conn, slot } => {
-                self.host_closes(conn);
-                self.rings[ring].slots[slot as usize] = None;
-                self.complete(ring, key, 0, false, None);
-            }
-            Kind::Answer { result } => self.complete(ring, key, result, false, None),
-            Kind::Poll { .. } => {}
-        }
-    }
-
-    fn run_accept(&mut self, ring: usize, key: usize, many: bool, buffers: &mut BufRing) {
-        let host = self.rings[ring].host;
-        if !self.is_listening(host) {
-            return;
-        }
-        let Some(conn) = self.hosts[host].backlog.pop_front() else { return };
-        if self.chance(self.faults.refused_accept) {
-            self.hosts[host].backlog.push_front(conn);
-            let errno = [libc::EMFILE, libc::ENFILE, libc::ENOBUFS, libc::ENOMEM][self.random.usize(0..4)];
-            return self.complete(ring, key, -errno, false, None);
-        }
-        if self.conns[conn].inward.broken && self.random.bool() {
-            self.conns[conn].host_closed = true;
-            return self.complete(ring, key, -libc::ECONNABORTED, false, None);
-        }
-        let free: Vec<usize> = self.rings[ring]
-            .slots
-            .iter()
-            .enumerate()
-            .filter(|(_, slot)| slot.is_none())
-            .map(|(slot, _)| slot)
-            .collect();
-        let Some(slot) = free.first().copied() else {
-            self.conns[conn].outward.broken = true;
-            self.conns[conn].host_closed = true;
-            self.touch(conn);
-            return self.complete(ring, key, -libc::ENFILE, false, None);
-        };
-        // The lowest, as the kernel has it, or any.
-        let slot = if self.random.bool() { slot } else { free[self.random.usize(0..free.len())] };
-        self.rings[ring].slots[slot] = Some(conn);
-        self.conns[conn].place = Some((ring, slot as u32));
-        let more = many && !self.chance(self.faults.multishot_ends);
-        self.complete(ring, key, slot as i32, more, None);
-        if self.chance(self.faults.stale) {
-            self.bring_stale(ring, slot, buffers);
-        }
-        if self.hosts[host].backlog.is_empty() {
-            return;
-        }
-        if more {
-            self.plan(ring, key);
-        } else {
-            self.wake_accept(host);
-        }
-    }
-
-    /// A completion of the slot's last tenant comes, as if the kernel had kept it.
-    fn bring_stale(&mut self, ring: usize, slot: usize, buffers: &mut BufRing) {
-        let past = &self.rings[ring].past[slot];
-        if past.is_empty() {
-            return;
-        }
-        let token = past[self.random.usize(0..past.len())];
-        let lent = if token.operation == Operation::Receive && self.random.bool() { buffers.take() } else { None };
-        let completion = match lent {
-            Some(id) => {
-                let room = buffers.room(id);
-                room.fill(0xee);
-                RingCompletion { token, result: room.len() as i32, more: false, buffer: Some(id) }
-            }
-            None => RingCompletion { token, result: -libc::ECANCELED, more: false, buffer: None },
-        };
-        self.record(("stale", token.encode()));
-        self.rings[ring].completions.push_back(completion);
-    }
-
-    fn run_receive(&mut self, ring: usize, key: usize, conn: usize, buffers: &mut BufRing) {
-        if self.chance(self.faults.reset) {
-            self.break_down(conn);
-        }
-        if !self.conns[conn].inward.is_readable() {
-            return;
-        }
-        if self.chance(self.faults.again) {
-            let errno = if self.random.bool() { libc::EAGAIN } else { libc::EINTR };
-            return self.complete(ring, key, -errno, false, None);
-        }
-        let available = self.conns[conn].inward.bytes.len();
-        if available == 0 {
-            let result = if self.conns[conn].inward.broken { -libc::ECONNRESET } else { 0 };
-            return self.complete(ring, key, result, false, None);
-        }
-        let Some(id) = buffers.take() else {
-            return self.complete(ring, key, -libc::ENOBUFS, false, None);
-        };
-        let room = buffers.room(id);
-        let most = available.min(room.len());
-        let count = if self.chance(self.faults.short_read) { self.some_of(most) } else { most };
-        let bytes = self.conns[conn].inward.take(count);
-        room[..count].copy_from_slice(&bytes);
-        bytes.hash(&mut self.trace);
-        let more = !self.chance(self.faults.multishot_ends);
-        self.complete(ring, key, count as i32, more, Some(id));
-        if more && self.conns[conn].inward.is_readable() {
-            self.plan(ring, key);
-        }
-        self.touch(conn);
-    }
-
-    fn run_send(&mut self, ring: usize, key: usize, conn: usize) {
-        if self.chance(self.faults.reset) {
-            self.break_down(conn);
-        }
-        let Kind::Send { bytes, done, .. } = &self.rings[ring].operations[key].kind else { return };
-        let (total, done) = (bytes.len(), *done);
-        let state = &self.conns[conn];
-        if state.inward.broken || state.outward.broken {
-            let result = match done {
-                0 if self.random.bool() => -libc::EPIPE,
-                0 => -libc::ECONNRESET,
-                done => done as i32,
-            };
-            return self.complete(ring, key, result, false, None);
-        }
-        if state.peer_closed {
-            // It leaves, and what comes back is a reset.
-            self.conns[conn].inward.broken = true;
-            self.wake(conn, Operation::Receive);
-            return self.complete(ring, key, total as i32, false, None);
-        }
-        let room = state.window.saturating_sub(state.outward.bytes.len());
-        let most = room.min(total - done);
-        let is_short = self.chance(self.faults.short_write);
-        let count = if is_short && most > 0 { self.some_of(most) } else { most };
-        let Kind::Send { bytes, done, .. } = &mut self.rings[ring].operations[key].kind else { return };
-        let part: Vec<u8> = bytes[*done..*done + count].to_vec();
-        *done += count;
-        let done = *done;
-        self.conns[conn].outward.bytes.extend(part);
-        if count > 0 {
-            self.touch(conn);
-        }
-        if done == total || (is_short && done > 0 && self.random.bool()) {
-            return self.complete(ring, key, done as i32, false, None);
-        }
-        if count < room {
-            self.plan(ring, key);
-        }
-    }
-
-    // Connections
-
-    fn is_listening(&mut self, host: usize) -> bool {
-        let listening = self.hosts[host].listening.load(Ordering::Relaxed);
-        if !listening {
-            for conn in std::mem::take(&mut self.hosts[host].backlog) {
-                self.conns[conn].outward.broken = true;
-                self.conns[conn].host_closed = true;
-                self.touch(conn);
-            }
-        }
-        listening
-    }
-
-    /// The host closes its socket: what the peer has not read stays, an end or a reset follows.
-    fn host_closes(&mut self, conn: usize) {
-        let state = &mut self.conns[conn];
-        state.host_closed = true;
-        state.place = None;
-        if state.reset_on_close || !state.inward.bytes.is_empty() {
-            state.outward.broken = true;
-        } else {
-            state.outward.ended = true;
-        }
-        if state.reset_on_close {
-            // What was on its way is gone, however far it had come.
-            let kept = self.random.usize(0..=self.conns[conn].outward.bytes.len());
-            self.conns[conn].outward.bytes.truncate(kept);
-        }
-        self.touch(conn);
-    }
-
-    /// The network between them breaks.
-    fn break_down(&mut self, conn: usize) {
-        self.record(("reset", conn));
-        let kept = self.random.usize(0..=self.conns[conn].outward.bytes.len());
-        let state = &mut self.conns[conn];
-        state.outward.bytes.truncate(kept);
-        state.outward.broken = true;
-        state.inward.broken = true;
-        state.was_broken = true;
-        self.wake(conn, Operation::Receive);
-        self.wake(conn, Operation::Send);
-        self.touch(conn);
-    }
-
-    /// The peer is told after a while that there is something for it.
-    fn touch(&mut self, conn: usize) {
-        if !std::mem::replace(&mut self.conns[conn].touched, true) {
-            let (due, number) = (self.now.saturating_add(self.delay()), self.number());
-            self.touches.push(Reverse((due, number, conn)));
-        }
-    }
-
-    pub(super) fn next_touched(&mut self) -> Option<usize> {
-        let Reverse((due, _, conn)) = self.touches.peek().copied()?;
-        if due > self.now {
-            return None;
-        }
-        self.touches.pop();
-        self.conns[conn].touched = false;
-        Some(conn)
-    }
-
-    pub(super) fn connect(&mut self, host: usize, peer: SocketAddr, window: usize) -> Option<usize> {
-        if !self.is_listening(host) {
-            return None;
-        }
-        let conn = self.conns.len();
-        self.conns.push(ConnState {
-            host,
-            place: None,
-            peer,
-            window,
-            inward: Pipe::default(),
-            outward: Pipe::default(),
-            peer_closed: false,
-            host_closed: false,
-            reset_on_close: false,
-            touched: false,
-            was_broken: false,
-        });
-        self.record(("connect", host, conn));
-        self.hosts[host].backlog.push_back(conn);
-        self.wake_accept(host);
-        Some(conn)
-    }
-
-    pub(super) fn peer_writes(&mut self, conn: usize, bytes: &[u8]) -> Option<usize> {
-        let state = &mut self.conns[conn];
-        // A listener that is gone has reset those who waited.
-        let waits_in_vain = state.place.is_none() && !state.host_closed && {
-            let host = state.host;
-            !self.is_listening(host)
-        };
-        let state = &mut self.conns[conn];
-        if waits_in_vain || state.host_closed || state.outward.broken {
-            state.outward.broken = true;
-            self.touch(conn);
-            return None;
-        }
-        let count = bytes.len().min(state.window.saturating_sub(state.inward.bytes.len()));
-        state.inward.bytes.extend(&bytes[..count]);
-        self.wake(conn, Operation::Receive);
-        Some(count)
-    }
-
-    pub(super) fn peer_reads(&mut self, conn: usize, max: usize) -> ReadOutcome {
-        let state = &mut self.conns[conn];
-        let bytes = state.outward.take(max);
-        if bytes.is_empty() {
-            return match (state.outward.broken, state.outward.ended) {
-                (true, _) => ReadOutcome::Reset,
-                (false, true) => ReadOutcome::End,
-                (false, false) => ReadOutcome::Nothing,
-            };
-        }
-        bytes.hash(&mut self.trace);
-        self.record(("read", conn, bytes.len()));
-        self.wake(conn, Operation::Send);
-        ReadOutcome::Bytes(bytes)
-    }
-
-    pub(super) fn peer_finishes(&mut self, conn: usize) {
-        self.record(("finish", conn));
-        self.conns[conn].inward.ended = true;
-        self.wake(conn, Operation::Receive);
-    }
-
-    pub(super) fn peer_aborts(&mut self, conn: usize) {
-        self.record(("abort", conn));
-        let state = &mut self.conns[conn];
-        state.peer_closed = true;
-        state.inward.broken = true;
-        state.outward.bytes.clear();
-        self.wake(conn, Operation::Receive);
-        self.wake(conn, Operation::Send);
-    }
-
-    pub(super) fn peer_closes(&mut self, conn: usize) {
-        if !self.conns[conn].outward.bytes.is_empty() {
-            return self.peer_aborts(conn);
-        }
-        self.peer_finishes(conn);
-        self.conns[conn].peer_closed = true;
-        self.wake(conn, Operation::Send);
     }
 }
 

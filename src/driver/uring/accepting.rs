@@ -3,6 +3,7 @@
 
 use super::{Flags, NoRoom, Uring};
 use crate::base::clock::Time;
+use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LISTEN_BACKLOG};
 use crate::driver::bank::Bank;
@@ -134,8 +135,9 @@ impl<K: Kernel> Uring<K> {
         }
         if let Some(accepting) = self.listening(number) {
             if !many {
-                accepting.ones[usize::from(bank)] -= 1;
-            } else if !entry.more {
+                let is_forgotten = planted(Fault::AcceptNotArmedAgain) && entry.result < 0;
+                accepting.ones[usize::from(bank)] -= u32::from(!is_forgotten);
+            } else if !entry.more && !planted(Fault::AcceptNotArmedAgain) {
                 accepting.many = None;
             }
         }

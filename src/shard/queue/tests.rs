@@ -70,6 +70,10 @@ impl Model {
         self.in_flight == 0 && self.front.is_empty()
     }
 
+    fn has_no_control(&self) -> bool {
+        self.control.is_empty() && self.pong.is_none()
+    }
+
     fn push(&mut self, frame: Frame) {
         if self.fragmented { &mut self.behind } else { &mut self.front }.push(frame);
     }
@@ -224,9 +228,9 @@ impl Pair {
     fn push_control(&mut self) {
         let bytes = self.next_frame(10);
         let taken = self.queue.push_control(&mut self.batches, |out| out.extend_from_slice(&bytes));
-        let is_idle = self.model.is_idle();
-        assert_eq!(taken, is_idle || self.model.control.len() < CONTROL_FRAMES_WAITING_MAX);
-        if is_idle {
+        let overtakes_none = self.model.is_idle() && self.model.has_no_control();
+        assert_eq!(taken, overtakes_none || self.model.control.len() < CONTROL_FRAMES_WAITING_MAX);
+        if overtakes_none {
             self.model.next.extend(bytes);
         } else if taken {
             self.model.control.push(bytes);
@@ -236,8 +240,8 @@ impl Pair {
     fn push_pong(&mut self, length: usize) {
         let bytes = self.next_frame(length);
         let coalesced = self.queue.push_pong(&mut self.batches, &bytes, |out| out.extend_from_slice(&bytes));
-        assert_eq!(coalesced, !self.model.is_idle() && self.model.pong.is_some());
-        if self.model.is_idle() {
+        assert_eq!(coalesced, self.model.pong.is_some());
+        if self.model.is_idle() && self.model.has_no_control() {
             self.model.next.extend(bytes);
         } else {
             self.model.pong = Some(bytes);
