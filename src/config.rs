@@ -9,11 +9,14 @@ use std::str::FromStr;
 /// Which of the kernel's interfaces a server runs on.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DriverChoice {
-    /// The best one that this host allows.
+    /// io_uring where this host allows it, else epoll. Found out once, by serving a connection through it.
     #[default]
     Auto,
     /// io_uring (Linux 6.1), or an error that says what is missing.
     Uring,
+    /// epoll: for hosts without io_uring, and to compare. Every connection takes a descriptor of the process
+    /// (RLIMIT_NOFILE).
+    Epoll,
 }
 
 impl fmt::Display for DriverChoice {
@@ -21,6 +24,7 @@ impl fmt::Display for DriverChoice {
         f.write_str(match self {
             Self::Auto => "auto",
             Self::Uring => "uring",
+            Self::Epoll => "epoll",
         })
     }
 }
@@ -31,7 +35,8 @@ impl FromStr for DriverChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "uring" => Ok(Self::Uring),
-            other => Err(format!("there is no driver {other:?}: choose auto or uring")),
+            "epoll" => Ok(Self::Epoll),
+            other => Err(format!("there is no driver {other:?}: choose auto, uring or epoll")),
         }
     }
 }
@@ -62,7 +67,8 @@ pub struct Config {
     /// Connections of each shard at most, 1 … 134 217 728. Default: 1 048 576. The kernel spreads connections over the
     /// shards by hash, not evenly. Beyond one descriptor table (RLIMIT_NOFILE) a shard adds rings as it needs them.
     pub connections_max: usize,
-    /// Receive buffers of each shard, a power of two, 1 … 32 768. Default: 512. As many as connections speak at once.
+    /// Receive buffers of each shard, a power of two, 1 … 32 768. Default: 512. As many as connections speak at once. On
+    /// epoll one buffer of up to 64 KiB serves them all, and together these bound what one connection brings in a turn.
     pub receive_buffers: u16,
     /// Bytes of a receive buffer, 512 … 1 048 576. Default: 4 096.
     pub receive_buffer_bytes: u32,

@@ -51,6 +51,9 @@ fn serve(args: &ServeArgs) -> io::Result<ExitCode> {
     let common = Common { log: log.clone(), wildcards: args.wildcards(), started: SystemTime::now() };
     let server = Server::start(config.clone(), move |_shard| App::new(common.clone()))?;
     gateway::console::announce(&server, &config);
+    if let Some(refusal) = server.uring_refusal() {
+        log.tell(Event::UringRefused { driver: server.driver(), refusal: refusal.to_owned() });
+    }
 
     let handle = server.handle();
     let (of_thread, log_of_thread) = (handle.clone(), log.clone());

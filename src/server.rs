@@ -2,7 +2,9 @@
 
 use crate::base::limits::REFUSALS_MAX;
 use crate::config::{Config, DriverChoice};
-use crate::driver::{Driver, Listener, Uring, UringConfig, cores, listen_on, pin_to};
+use crate::driver::{
+    Driver, Epoll, EpollConfig, Listener, Uring, UringConfig, Waker, cores, listen_on, pin_to, probe_uring,
+};
 use crate::shard::{Handle, Handler, Mailboxes, Shard};
 use std::io;
 use std::net::SocketAddr;
@@ -20,14 +22,40 @@ const AFTER_FAILURE_DEADLINE: Duration = Duration::from_secs(10);
 pub struct Server {
     handle: Handle,
     local_addr: SocketAddr,
-    driver: &'static str,
+    interface: Interface,
     threads: Vec<JoinHandle<io::Result<()>>>,
+}
+
+/// What the shards run on.
+#[derive(Clone, Debug)]
+enum Interface {
+    Uring,
+    /// With what is wrong with io_uring, if that was asked.
+    Epoll(Option<String>),
+}
+
+impl Interface {
+    fn choose(choice: DriverChoice) -> io::Result<Self> {
+        match choice {
+            DriverChoice::Epoll => Ok(Self::Epoll(None)),
+            DriverChoice::Auto => {
+                Ok(probe_uring().map_or_else(|error| Self::Epoll(Some(error.to_string())), |()| Self::Uring))
+            }
+            DriverChoice::Uring => probe_uring().map(|()| Self::Uring).map_err(|error| {
+                let text = format!(
+                    "io_uring is not to be had here ({error}); it takes Linux 6.1 and no sandbox that refuses it"
+                );
+                io::Error::new(error.kind(), text)
+            }),
+        }
+    }
 }
 
 /// What a shard's thread is started with.
 struct Seat {
     number: u16,
     core: Option<usize>,
+    interface: Interface,
     listener: Listener,
     config: Arc<Config>,
 }
@@ -43,6 +71,7 @@ impl Server {
         F: Fn(usize) -> H + Send + Sync + 'static,
     {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+        let interface = Interface::choose(config.driver)?;
         let cores = cores();
         let count = if config.shards == 0 { cores.len().max(1) } else { config.shards };
         let listeners = listen_on(config.listen, count, config.settings.user_timeout)?;
@@ -57,6 +86,7 @@ impl Server {
             let seat = Seat {
                 number: number as u16,
                 core: cores.get(number).copied().filter(|_| pin),
+                interface: interface.clone(),
                 listener,
                 config: config.clone(),
             };
@@ -79,10 +109,7 @@ impl Server {
         for (_, mail) in starts {
             mail.send(mailboxes.clone()).map_err(|_| io::Error::other("a shard's thread ended before it began"))?;
         }
-        let driver = match config.driver {
-            DriverChoice::Auto | DriverChoice::Uring => "io_uring",
-        };
-        Ok(Self { handle: Handle::new(mailboxes), local_addr, driver, threads })
+        Ok(Self { handle: Handle::new(mailboxes), local_addr, interface, threads })
     }
 
     /// The address it listens on.
@@ -90,9 +117,20 @@ impl Server {
         self.local_addr
     }
 
-    /// The kernel interface it runs on.
+    /// The kernel interface it runs on: `io_uring` or `epoll`.
     pub const fn driver(&self) -> &'static str {
-        self.driver
+        match self.interface {
+            Interface::Uring => "io_uring",
+            Interface::Epoll(_) => "epoll",
+        }
+    }
+
+    /// What is wrong with io_uring, if it runs on epoll for that.
+    pub fn uring_refusal(&self) -> Option<&str> {
+        match &self.interface {
+            Interface::Epoll(Some(refusal)) => Some(refusal),
+            Interface::Uring | Interface::Epoll(None) => None,
+        }
     }
 
     /// Number of shards.
@@ -124,7 +162,7 @@ impl Server {
     }
 }
 
-type Ready = Sender<io::Result<crate::driver::Waker>>;
+type Ready = Sender<io::Result<Waker>>;
 
 fn run_shard<H: Handler>(
     seat: Seat,
@@ -136,13 +174,24 @@ fn run_shard<H: Handler>(
         // A system that refuses costs speed only.
         pin_to(core);
     }
-    let driver = match Uring::new(uring_config(&seat.config)) {
+    match seat.interface {
+        Interface::Uring => serve(seat, |config| Uring::new(uring_config(config)), make_handler, ready, mail),
+        Interface::Epoll(_) => serve(seat, |config| Epoll::new(epoll_config(config)), make_handler, ready, mail),
+    }
+}
+
+fn serve<D: Driver, H: Handler>(
+    seat: Seat,
+    make_driver: impl FnOnce(&Config) -> io::Result<D>,
+    make_handler: &dyn Fn(usize) -> H,
+    ready: &Ready,
+    mail: &Receiver<Mailboxes>,
+) -> io::Result<()> {
+    let driver = match make_driver(&seat.config) {
         Ok(driver) => driver,
         Err(error) => {
-            let text =
-                format!("io_uring is not to be had here ({error}); it takes Linux 6.1 and no sandbox that refuses it");
             // If nobody listens any more, another shard has failed already.
-            let _ = ready.send(Err(io::Error::new(error.kind(), text)));
+            let _ = ready.send(Err(error));
             return Ok(());
         }
     };
@@ -177,5 +226,16 @@ fn uring_config(config: &Config) -> UringConfig {
         buffer_bytes: config.receive_buffer_bytes,
         table_slots: 0,
         peer_addresses: true,
+    }
+}
+
+/// What one turn may bring is bounded by the same options as on io_uring.
+fn epoll_config(config: &Config) -> EpollConfig {
+    let standard = EpollConfig::default();
+    let pool_bytes = u32::from(config.receive_buffers).saturating_mul(config.receive_buffer_bytes);
+    EpollConfig {
+        links_max: config.connections_max + refusals(config.connections_max),
+        buffer_bytes: standard.buffer_bytes.min(pool_bytes),
+        turn_bytes: standard.turn_bytes.min(pool_bytes),
     }
 }

@@ -720,6 +720,9 @@ mod tests {
         }
         let origin = Instant::now();
         set(origin, Uring::new(UringConfig { links_max: 8, ..UringConfig::default() }).expect("io_uring"));
-        set(origin, Epoll::new(EpollConfig { links_max: 8, buffer_bytes: 4096 }).expect("epoll"));
+        set(
+            origin,
+            Epoll::new(EpollConfig { links_max: 8, buffer_bytes: 4096, ..EpollConfig::default() }).expect("epoll"),
+        );
     }
 }

@@ -454,7 +454,7 @@ fn work(post: Post) -> io::Result<()> {
     let connections = (plan.connections.max(plan.at_once()) as usize).div_ceil(plan.threads) + 1024;
     let bulk = plan.size > 4096;
     if plan.driver == DriverKind::Epoll {
-        return load(post, Epoll::new(EpollConfig { links_max: connections, buffer_bytes: 65_536 })?);
+        return load(post, Epoll::new(EpollConfig { links_max: connections, ..EpollConfig::default() })?);
     }
     let config = UringConfig {
         links_max: connections,

@@ -10,7 +10,7 @@ use crate::target::Target;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use ringwave::MessageKind;
-use ringwave::driver::{Uring, UringConfig, cores};
+use ringwave::driver::{cores, probe_uring};
 use ringwave::protocol::handshake::ClientRequest;
 use std::fs;
 use std::io;
@@ -152,12 +152,11 @@ fn check_request(url: &Target, connect: &ConnectArgs) -> io::Result<()> {
 
 /// io_uring if it can be had and is not forbidden by a flag, else epoll.
 fn driver(kind: DriverKind) -> io::Result<DriverKind> {
-    let probe = || Uring::new(UringConfig { links_max: 1, buffer_count: 1, ..UringConfig::default() });
     match kind {
         DriverKind::Epoll => Ok(DriverKind::Epoll),
-        DriverKind::Uring => probe().map(|_| DriverKind::Uring),
-        DriverKind::Auto => Ok(match probe() {
-            Ok(_) => DriverKind::Uring,
+        DriverKind::Uring => probe_uring().map(|()| DriverKind::Uring),
+        DriverKind::Auto => Ok(match probe_uring() {
+            Ok(()) => DriverKind::Uring,
             Err(error) => {
                 eprintln!("ringload: runs on epoll, because io_uring is refused: {error}");
                 DriverKind::Epoll

@@ -29,9 +29,7 @@ use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
-/// Receives of one link in one turn: whoever always has more does not starve the others.
-const RECEIVES_PER_TURN_MAX: u32 = 16;
-/// Accepts in one turn, for the same reason.
+/// Accepts in one turn: whoever always has more does not starve the others.
 const ACCEPTS_PER_TURN_MAX: u32 = 64;
 
 /// What a shard's epoll driver may hold.
@@ -41,11 +39,14 @@ pub struct EpollConfig {
     pub links_max: usize,
     /// Bytes of a receive buffer. A loop that recycles at once uses one for all its links.
     pub buffer_bytes: u32,
+    /// Bytes that one link receives in one turn at most: whoever always has more does not starve the others, and a loop that
+    /// wants no more is heard soon.
+    pub turn_bytes: u32,
 }
 
 impl Default for EpollConfig {
     fn default() -> Self {
-        Self { links_max: 1 << 20, buffer_bytes: 65_536 }
+        Self { links_max: 1 << 20, buffer_bytes: 65_536, turn_bytes: 262_144 }
     }
 }
 
@@ -66,8 +67,10 @@ pub struct Epoll {
     ended_before: usize,
     /// Links that can be received from in this turn.
     readable: VecDeque<Link>,
-    /// Receives that the first of these has left.
-    receives_left: u32,
+    /// Bytes that the first of these may still receive …
+    bytes_left: usize,
+    /// … and may in a whole turn.
+    turn_bytes: usize,
     waker: Waker,
     origin: Instant,
     now: Time,
@@ -99,7 +102,8 @@ impl Epoll {
             ended: VecDeque::new(),
             ended_before: 0,
             readable: VecDeque::new(),
-            receives_left: RECEIVES_PER_TURN_MAX,
+            bytes_left: config.turn_bytes.max(1) as usize,
+            turn_bytes: config.turn_bytes.max(1) as usize,
             waker,
             origin: Instant::now(),
             now: Time::default(),
@@ -246,15 +250,14 @@ impl Epoll {
     /// Receives from what is readable, one link after another.
     fn next_received(&mut self) -> Option<Completion> {
         while let Some(link) = self.readable.front().copied() {
-            if let Some(left) = self.receives_left.checked_sub(1) {
-                self.receives_left = left;
+            if self.bytes_left > 0 {
                 let completion = self.receive(link);
                 if completion.is_some() {
                     return completion;
                 }
             }
             self.readable.pop_front();
-            self.receives_left = RECEIVES_PER_TURN_MAX;
+            self.bytes_left = self.turn_bytes;
         }
         None
     }
@@ -268,12 +271,12 @@ impl Epoll {
             return None;
         };
         let room = self.buffers.bytes(id);
+        let most = room.len().min(self.bytes_left);
+        let room = &mut room[..most];
         let error = match (&state.socket).read(room) {
             Ok(len @ 1..) => {
-                if len < room.len() {
-                    // That was all there is.
-                    self.receives_left = 0;
-                }
+                // Less than there is room for was all there is.
+                self.bytes_left = if len < room.len() { 0 } else { self.bytes_left - len };
                 return Some(Completion::Received { link, buffer: Buffer { bank: 0, id, len: len as u32 } });
             }
             Ok(0) => None,

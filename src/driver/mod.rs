@@ -18,6 +18,7 @@ mod links;
 mod peer;
 mod poller;
 mod pool;
+mod probe;
 mod ring;
 #[cfg(feature = "simulation")]
 pub mod sim;
@@ -30,6 +31,7 @@ mod waker;
 pub use affinity::{cores, pin_to};
 pub use batch::{Batch, BatchPool};
 pub use epoll::{Epoll, EpollConfig};
+pub use probe::probe_uring;
 pub use socket::{Listener, listen_on};
 pub use system_ring::descriptor_limit;
 pub use uring::{Uring, UringConfig};

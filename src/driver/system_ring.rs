@@ -10,7 +10,7 @@ use super::waker::Waker;
 use crate::base::clock::Time;
 use crate::base::limits::{SEND_BYTES_MAX, SEND_PARTS_MAX};
 use io_uring::types::{CancelBuilder, DestinationSlot, Fd, Fixed, SubmitArgs, Timespec};
-use io_uring::{IoUring, cqueue, opcode, squeue};
+use io_uring::{IoUring, Probe, cqueue, opcode, squeue};
 use std::io;
 use std::mem::MaybeUninit;
 use std::os::fd::AsRawFd;
@@ -91,6 +91,7 @@ impl SystemRing {
         if !ring.params().is_feature_submit_stable() || !ring.params().is_feature_ext_arg() {
             return Err(io::Error::new(io::ErrorKind::Unsupported, "the ring lacks SUBMIT_STABLE or EXT_ARG"));
         }
+        check_operations(&ring)?;
         ring.submitter().register_files_sparse(config.slots).map_err(named("register_files_sparse"))?;
         let buffers = BufRing::new(config.buffer_count, config.buffer_bytes).map_err(named("mmap"))?;
         buffers.register(&ring.submitter(), BUFFER_GROUP).map_err(named("register_buf_ring"))?;
@@ -333,6 +334,28 @@ fn set_up(config: &RingConfig) -> io::Result<IoUring> {
     build(true)
         .or_else(|error| if error.raw_os_error() == Some(libc::EINVAL) { build(false) } else { Err(error) })
         .map_err(named("io_uring_setup"))
+}
+
+/// Whether the kernel knows what every connection needs.
+fn check_operations(ring: &IoUring) -> io::Result<()> {
+    const NEEDED: [(&str, u8); 8] = [
+        ("ACCEPT", opcode::AcceptMulti::CODE),
+        ("RECV", opcode::Recv::CODE),
+        ("SEND", opcode::Send::CODE),
+        ("SENDMSG", opcode::SendMsg::CODE),
+        ("SHUTDOWN", opcode::Shutdown::CODE),
+        ("CLOSE", opcode::Close::CODE),
+        ("ASYNC_CANCEL", opcode::AsyncCancel2::CODE),
+        ("POLL_ADD", opcode::PollAdd::CODE),
+    ];
+    let mut probe = Probe::new();
+    ring.submitter().register_probe(&mut probe).map_err(named("register_probe"))?;
+    match NEEDED.iter().find(|(_, code)| !probe.is_supported(*code)) {
+        Some((name, _)) => {
+            Err(io::Error::new(io::ErrorKind::Unsupported, format!("the kernel lacks IORING_OP_{name}")))
+        }
+        None => Ok(()),
+    }
 }
 
 fn named(operation: &'static str) -> impl Fn(io::Error) -> io::Error {

@@ -65,7 +65,7 @@ pub(crate) struct ServeArgs {
     no_pin: bool,
 
     /// Kernel interface: auto takes the best that this host allows
-    #[arg(long, value_name = "auto|uring", default_value_t = DriverChoice::Auto, env = "RINGWAVE_DRIVER")]
+    #[arg(long, value_name = "auto|uring|epoll", default_value_t = DriverChoice::Auto, env = "RINGWAVE_DRIVER")]
     driver: DriverChoice,
 
     /// WebSockets of a shard at most; one more is answered with status 503
@@ -379,7 +379,7 @@ mod tests {
         let error = |flags: &[&str]| config(flags).expect_err("wrong");
         assert!(error(&["--listen", "0.0.0.0:9001"]).contains("--insecure"));
         assert!(config(&["--listen", "0.0.0.0:9001", "--insecure"]).is_ok());
-        assert!(error(&["--driver", "kqueue"]).contains("choose auto or uring"));
+        assert!(error(&["--driver", "kqueue"]).contains("choose auto, uring or epoll"));
         assert!(error(&["--idle-timeuot", "1s"]).contains("--idle-timeout"));
         // The flag that is out of range, the value and the range.
         for (flag, value, seen) in [

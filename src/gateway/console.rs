@@ -24,11 +24,14 @@ fn write_announcement(server: &Server, config: &Config) -> io::Result<()> {
         server.driver(),
         std::process::id()
     )?;
-    writeln!(
-        out,
-        "  room for    {} connections a shard: tables of {} direct descriptors, another one whenever one is full",
-        config.connections_max,
-        descriptor_limit().min(u32::try_from(config.connections_max).unwrap_or(u32::MAX))
-    )?;
+    write!(out, "  room for    {} connections a shard", config.connections_max)?;
+    match server.driver() {
+        "epoll" => writeln!(out, ", and no more than {} descriptors in all", descriptor_limit())?,
+        _ => writeln!(
+            out,
+            ": tables of {} direct descriptors, another one whenever one is full",
+            descriptor_limit().min(u32::try_from(config.connections_max).unwrap_or(u32::MAX))
+        )?,
+    }
     out.flush()
 }

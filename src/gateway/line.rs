@@ -14,6 +14,8 @@ pub(super) const STRANGE_BYTES_MAX: usize = 128;
 /// What happened.
 #[derive(Debug)]
 pub(crate) enum Event {
+    /// It does not run on io_uring, for this reason.
+    UringRefused { driver: &'static str, refusal: String },
     /// A session is over.
     SessionEnded { shard: usize, ended: Ended },
     /// Somebody asked for a WebSocket that there is not.
@@ -41,7 +43,7 @@ impl Event {
                 _ => "info",
             },
             Self::Panicked { .. } => "error",
-            Self::LinesLost { .. } => "warn",
+            Self::UringRefused { .. } | Self::LinesLost { .. } => "warn",
             Self::Drained { sessions_cut } if *sessions_cut > 0 => "warn",
             Self::UpgradeRefused { .. } | Self::Draining { .. } | Self::Drained { .. } => "info",
         }
@@ -56,6 +58,9 @@ impl Event {
 impl fmt::Display for Event {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::UringRefused { driver, refusal } => {
+                write!(f, "event=uring_refused driver={driver} reason={}", Quoted(refusal.as_bytes()))
+            }
             Self::SessionEnded { shard, ended } => write_ended(*shard, ended, f),
             Self::UpgradeRefused { shard, peer, status, path } => {
                 write!(f, "event=upgrade_refused shard={shard} peer={} status={status} ", OrDash(*peer))?;

@@ -63,7 +63,7 @@ fn uring_with(config: UringConfig) -> Uring {
 }
 
 fn epoll(links_max: usize) -> Epoll {
-    Epoll::new(EpollConfig { links_max, buffer_bytes: 4096 }).expect("a descriptor is free")
+    Epoll::new(EpollConfig { links_max, buffer_bytes: 4096, ..EpollConfig::default() }).expect("a descriptor is free")
 }
 
 /// Rings for one link each, so that a second one takes another ring.

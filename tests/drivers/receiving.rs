@@ -138,10 +138,10 @@ fn uring_hears_others_beside_a_link_with_much_to_say() {
     hears_others_beside_a_link_with_much_to_say(uring(2), 1 << 20);
 }
 
-/// Small buffers, so that what a socket holds at one time is many of them.
+/// Short turns, so that what a socket holds at one time is many of them.
 #[test]
 fn epoll_hears_others_beside_a_link_with_much_to_say() {
-    let config = EpollConfig { links_max: 2, buffer_bytes: 512 };
+    let config = EpollConfig { links_max: 2, buffer_bytes: 512, turn_bytes: 8_192 };
     hears_others_beside_a_link_with_much_to_say(Epoll::new(config).expect("a descriptor is free"), 1 << 14);
 }
 

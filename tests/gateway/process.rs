@@ -16,10 +16,12 @@ pub(crate) struct Process {
     unread: Option<ChildStderr>,
 }
 
-/// The binary with these flags, and with nothing of this process's environment.
+/// The binary with these flags, and with nothing of this process's environment but the driver.
 pub(crate) fn command(flags: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_ringwave"));
     command.args(flags).env_clear().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    // The same tests for each driver.
+    command.envs(std::env::var_os("RINGWAVE_DRIVER").map(|driver| ("RINGWAVE_DRIVER", driver)));
     command
 }
 

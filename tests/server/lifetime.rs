@@ -1,7 +1,7 @@
 //! Start and shutdown: what is refused, who is told, and that everything ends.
 
 use crate::support::{DEADLINE, Desk, Ended, Event, Events, Received, TestServer, local_config, upgrade_with};
-use ringwave::{CloseCause, Config, Drain, Server};
+use ringwave::{CloseCause, Config, Drain, DriverChoice, Server};
 use std::io::ErrorKind;
 use std::net::TcpStream;
 use std::time::{Duration, Instant};
@@ -153,7 +153,8 @@ fn a_server_says_what_it_is() {
     let (reports, _events) = Events::channel();
     let config = Config { shards: 2, ..local_config() };
     let server = Server::start(config, move |shard| Desk::new(shard, reports.clone())).expect("it starts");
-    assert_eq!((server.shards(), server.driver()), (2, "io_uring"));
+    let driver = if local_config().driver == DriverChoice::Epoll { "epoll" } else { "io_uring" };
+    assert_eq!((server.shards(), server.driver(), server.uring_refusal()), (2, driver, None));
     assert_ne!(server.local_addr().port(), 0);
     server.handle().shutdown(Duration::ZERO);
     server.join().expect("it ends without an error");

@@ -16,6 +16,7 @@
 //! | `draining` | ends in order |
 //! | `stuck` | sockets that get stuck, in every state |
 //! | `suspended` | time in which the process did not run |
+//! | `traces` | the same input, the same calls of the application, on whichever driver |
 //! | `topics` | publishing within a shard, across shards, and from other threads |
 //! | `wildcards` | subscriptions to patterns of topics |
 //! | `pressure` | peers that do not read |
@@ -56,4 +57,5 @@ mod stalls;
 mod stuck;
 mod suspended;
 mod topics;
+mod traces;
 mod wildcards;

@@ -108,6 +108,8 @@ fn a_client_that_asks_without_reading_is_paused_and_loses_nothing() {
             config.settings.session.high_water_bytes = HIGH;
             config.settings.session.low_water_bytes = HIGH / 4;
             config.settings.handshake_timeout = DEADLINE;
+            // What one turn may ask for, whole, on a driver that receives many requests at once.
+            config.settings.session.queue_bytes_max = 64 * MIB;
             config.receive_buffers = 16;
         },
         |_| Gauge { queued_max: Arc::default() },

@@ -20,7 +20,7 @@ pub(crate) use raw::{Frame, Raw, connected_narrowly, upgrade_with};
 pub(crate) use rig::{Options, Report, Reports, Rig};
 
 use ringwave::driver::descriptor_limit;
-use ringwave::{Config, Handle, Handler, Server, SessionOptions, Stats};
+use ringwave::{Config, DriverChoice, Handle, Handler, Server, SessionOptions, Stats};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::{Arc, mpsc};
@@ -49,7 +49,10 @@ pub(crate) struct TestServer {
 
 /// What most tests start from: one shard on the loopback, any core, a port that the system chooses.
 pub(crate) fn local_config() -> Config {
-    Config { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), shards: 1, pin: false, ..Config::default() }
+    let listen = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    // The same tests for each of them: RINGWAVE_DRIVER=epoll.
+    let driver = std::env::var("RINGWAVE_DRIVER").map_or(DriverChoice::Auto, |name| name.parse().expect("a driver"));
+    Config { listen, driver, shards: 1, pin: false, ..Config::default() }
 }
 
 impl TestServer {

@@ -142,6 +142,11 @@ impl Raw {
         self
     }
 
+    /// Sends all of it, or as much as is taken by a server that has ended.
+    pub(crate) fn write_while_it_is_read(&mut self, bytes: impl AsRef<[u8]>) {
+        let _ = self.stream.write_all(bytes.as_ref());
+    }
+
     /// The next response.
     #[track_caller]
     pub(crate) fn answer(&mut self) -> Answer {
