@@ -69,6 +69,9 @@ pub(super) trait Ring {
     /// Moves all completions out, so that the kernel has room again.
     fn reap(&mut self, each: impl FnMut(RingCompletion));
 
+    /// From now on only slots below `end` are handed out.
+    fn limit_slots(&mut self, end: u32) -> io::Result<()>;
+
     /// The pool that receives are served from.
     fn buffers(&mut self) -> &mut BufRing;
 

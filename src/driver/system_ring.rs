@@ -32,6 +32,8 @@ static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
 const GET_OPTION: u32 = 2;
 const COMMAND_AT: usize = 2;
 const _: () = assert!(size_of::<squeue::Entry>() == 64);
+/// `IORING_REGISTER_FILE_ALLOC_RANGE` (6.0), which the library does not know.
+const REGISTER_FILE_ALLOC_RANGE: libc::c_long = 25;
 
 /// The kernel that this process runs on.
 pub struct System {
@@ -75,6 +77,14 @@ pub(super) struct SystemRing {
     scatters: Vec<Box<Scatter>>,
     scatters_used: usize,
     signal: Option<Waker>,
+}
+
+/// `io_uring_file_index_range`.
+#[repr(C)]
+struct FileIndexRange {
+    offset: u32,
+    length: u32,
+    reserved: u64,
 }
 
 /// A `sendmsg` header and the vector it points to; boxed, so that the pointer holds.
@@ -247,6 +257,15 @@ impl Ring for SystemRing {
                 buffer: cqueue::buffer_select(flags),
             });
         }
+    }
+
+    fn limit_slots(&mut self, end: u32) -> io::Result<()> {
+        let range = FileIndexRange { offset: 0, length: end, reserved: 0 };
+        let (ring, range_at) = (self.ring.as_raw_fd(), &raw const range);
+        // SAFETY: the kernel reads the range during the call and touches no other memory of ours.
+        let answer =
+            unsafe { libc::syscall(libc::SYS_io_uring_register, ring, REGISTER_FILE_ALLOC_RANGE, range_at, 0usize) };
+        if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
     fn buffers(&mut self) -> &mut BufRing {

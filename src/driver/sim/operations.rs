@@ -223,6 +223,7 @@ impl World {
             .slots
             .iter()
             .enumerate()
+            .take(self.rings[ring].slots_end)
             .filter(|(_, slot)| slot.is_none())
             .map(|(slot, _)| slot)
             .collect();

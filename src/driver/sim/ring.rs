@@ -86,6 +86,11 @@ impl Ring for SimRing {
         }
     }
 
+    fn limit_slots(&mut self, end: u32) -> io::Result<()> {
+        self.world.borrow_mut().limit_slots(self.ring, end);
+        Ok(())
+    }
+
     fn buffers(&mut self) -> &mut BufRing {
         &mut self.buffers
     }

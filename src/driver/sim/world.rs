@@ -151,6 +151,8 @@ pub(super) struct RingState {
     /// Operations that are to run: when, in which order, which.
     pub(super) plan: BinaryHeap<Reverse<(u64, u64, usize)>>,
     pub(super) slots: Vec<Option<usize>>,
+    /// Those from here on are not handed out.
+    pub(super) slots_end: usize,
     pub(super) past: Vec<VecDeque<Token>>,
     pub(super) signal: Option<Waker>,
     pub(super) buffers_out: usize,
@@ -322,6 +324,7 @@ impl World {
             operations: Slab::new(),
             plan: BinaryHeap::new(),
             slots: vec![None; slots as usize],
+            slots_end: slots as usize,
             past: vec![VecDeque::new(); slots as usize],
             signal,
             buffers_out: 0,
@@ -431,6 +434,10 @@ impl World {
                 Task::Answer { result: -libc::EOPNOTSUPP }
             }
         }
+    }
+
+    pub(super) fn limit_slots(&mut self, ring: usize, end: u32) {
+        self.rings[ring].slots_end = end as usize;
     }
 
     pub(super) fn wants_enter(&self, ring: usize) -> bool {

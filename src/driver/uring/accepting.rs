@@ -1,12 +1,12 @@
-//! Accepting on io_uring: by multishot while there is room for a whole backlog, else by count; and the rest that follows
-//! a refusal.
+//! Accepting on io_uring: by multishot while there is room for a whole backlog ([`SLOTS_AHEAD`]), else by count; and the
+//! rest that follows a refusal.
 
 use super::{Flags, NoRoom, Uring};
 use crate::base::clock::Time;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{ACCEPT_REST, LISTEN_BACKLOG};
-use crate::driver::bank::Bank;
+use crate::base::limits::ACCEPT_REST;
+use crate::driver::bank::{Bank, SLOTS_AHEAD};
 use crate::driver::peer::address_bytes;
 use crate::driver::ring::{Kernel, Ring, RingCompletion, Submission};
 use crate::driver::socket::Listener;
@@ -16,9 +16,6 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-/// A multishot accept may empty a whole backlog before we see the first completion; what finds no slot is lost. With
-/// fewer free slots than this, connections are accepted by count.
-const ACCEPT_MANY_SLOTS_MIN: u32 = LISTEN_BACKLOG as u32 + LISTEN_BACKLOG as u32 / 2;
 /// Accepts in flight when they are counted.
 const ACCEPT_ONE_MAX: u32 = 64;
 
@@ -80,7 +77,7 @@ impl<K: Kernel> Uring<K> {
         let Some(accepting) = &mut self.listener else { return };
         accepting.ones.resize(self.banks.len(), 0);
         let ring = &mut self.banks[usize::from(bank)];
-        if ring.free_slots() >= ACCEPT_MANY_SLOTS_MIN {
+        if ring.free_slots() >= SLOTS_AHEAD {
             accepting.many = Some(bank);
             accepting.many_cancelled = false;
             let listener = &accepting.listener;
@@ -186,7 +183,7 @@ impl<K: Kernel> Uring<K> {
         let Some(accepting) = &mut self.listener else { return };
         let ring = &mut self.banks[usize::from(bank)];
         let armed = accepting.many == Some(bank) && !accepting.many_cancelled;
-        if armed && ring.free_slots() < ACCEPT_MANY_SLOTS_MIN {
+        if armed && ring.free_slots() < SLOTS_AHEAD {
             accepting.many_cancelled = true;
             cancel_accepts(ring, accepting.token(Operation::AcceptMany, bank));
         }
