@@ -500,6 +500,9 @@ impl<T> Core<T> {
         }
         let body = self.append(key, |_, out| response.encode(head_only, keep_alive, out)).unwrap_or_default();
         self.change_queue(key, |queue, _, supplies| queue.append_shared(&mut supplies.batches, &body));
+        // What waits behind a send in flight is flushed by none that would look.
+        let options = self.settings.session;
+        self.look_at_high_water(key, &options, None, None);
         self.counters().responses.add(1);
     }
 }

@@ -160,7 +160,13 @@ impl<T> Core<T> {
         }
     }
 
-    fn look_at_high_water(&mut self, key: Key, options: &SessionOptions, topic: Option<&str>, origin: Origin) {
+    pub(super) fn look_at_high_water(
+        &mut self,
+        key: Key,
+        options: &SessionOptions,
+        topic: Option<&str>,
+        origin: Origin,
+    ) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         let holds_up = options.policy == Policy::PauseProducer && state.queued_bytes() >= options.high_water_bytes;
         // What waits for a fragment of ours is held against those who sent it, and not against the peer.
