@@ -218,7 +218,7 @@ impl<'a, T> Session<'a, T> {
     /// Cost: one copy of the payload, no system call; an allocation if a send is in flight.
     #[inline]
     pub fn send<'m>(&mut self, message: impl Into<Message<'m>>) -> SendOutcome {
-        let (key, origin) = (self.key, self.context.origin());
+        let (key, origin) = (self.key, Some(self.key()));
         self.core().send(key, message.into(), 0, origin)
     }
 

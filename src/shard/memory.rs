@@ -106,13 +106,20 @@ impl Memory {
 
 impl<T> Core<T> {
     /// Whether the shard's memory is used up, and stays so after those that need most have been relieved of it.
+    #[inline]
     pub(super) fn is_short_of_memory(&mut self) -> bool {
-        if self.memory.is_used_up() && !self.memory.is_hopeless {
+        self.memory.is_used_up() && !self.relieve_memory()
+    }
+
+    /// Seeks relief, once a turn. Answers whether it is enough.
+    #[cold]
+    fn relieve_memory(&mut self) -> bool {
+        if !self.memory.is_hopeless {
             self.drop_from_longest_queues();
             self.end_largest();
             self.memory.is_hopeless = self.memory.is_used_up();
         }
-        self.memory.is_used_up()
+        !self.memory.is_used_up()
     }
 
     fn is_relieved(&self) -> bool {
