@@ -224,8 +224,9 @@ mod tests {
 
     #[test]
     fn every_pair_of_first_bytes_is_judged() {
-        for first in 0..=255u8 {
-            for second in 0..=255u8 {
+        let step = if cfg!(miri) { 17 } else { 1 };
+        for first in (0..=255u8).step_by(step) {
+            for second in (0..=255u8).step_by(step) {
                 let mut bytes = vec![first, second];
                 bytes.extend_from_slice(&[0x7f, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 0xff, 1, 2, 3, 4]);
                 let control = first & 0x08 != 0;
