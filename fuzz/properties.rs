@@ -17,6 +17,9 @@ const MESSAGE_BYTES_MAX: usize = 1 << 20;
 /// What a connection may own beyond what it was sent: the state of what is unfinished, and the first allocation.
 const HELD_BYTES_MAX: usize = 8 << 10;
 
+/// A stream of frames ends when it is so long.
+const STREAM_BYTES_MAX: usize = 64 << 10;
+
 fn limits() -> Limits {
     Limits { message_bytes_max: MESSAGE_BYTES_MAX, frame_bytes_max: MESSAGE_BYTES_MAX, ..Limits::default() }
 }
@@ -150,7 +153,10 @@ pub(crate) fn frame_bytes(data: &[u8]) {
 pub(crate) fn frames(data: &[u8]) {
     let mut stream = vec![data.first().copied().unwrap_or(1)];
     let mut rest = data.get(1..).unwrap_or_default();
-    while let [head, length, key, after @ ..] = rest {
+    // Byte by byte, what is longer takes seconds and says no more.
+    while let [head, length, key, after @ ..] = rest
+        && stream.len() < STREAM_BYTES_MAX
+    {
         let opcode = [0, 1, 2, 8, 9, 10, 0, head >> 4][usize::from(head & 7)];
         let fin = head & 8 == 0;
         let length = match length {

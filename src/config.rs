@@ -72,6 +72,13 @@ pub struct Config {
     pub receive_buffers: u16,
     /// Bytes of a receive buffer, 512 … 1 048 576. Default: 4 096.
     pub receive_buffer_bytes: u32,
+    /// Longer buffers of each shard, for connections that fill those: a power of two, 1 … 32 768. Default: 32. Few are faster
+    /// than many, because a ring hands them out in turns and all have to stay in the cache; whoever finds none waits for one.
+    /// Their memory is taken when they are used first. Not on epoll.
+    pub bulk_buffers: u16,
+    /// Bytes of a longer buffer, 512 … 1 048 576. Default: 65 536. There are none if they would be no longer than
+    /// `receive_buffer_bytes`.
+    pub bulk_buffer_bytes: u32,
     /// How each shard treats its connections.
     pub settings: ShardSettings,
 }
@@ -86,6 +93,8 @@ impl Default for Config {
             connections_max: 1 << 20,
             receive_buffers: 512,
             receive_buffer_bytes: 4096,
+            bulk_buffers: 32,
+            bulk_buffer_bytes: 65_536,
             settings: ShardSettings::default(),
         }
     }
@@ -105,10 +114,16 @@ impl Config {
         };
         range("shards", self.shards, 0, SHARDS_MAX)?;
         range("connections_max", self.connections_max, 1, crate::base::limits::LINKS_MAX)?;
-        range("receive_buffers", usize::from(self.receive_buffers), 1, 32_768)?;
-        let power = usize::from(self.receive_buffers).next_power_of_two();
-        range("receive_buffers (a power of two)", usize::from(self.receive_buffers), power, power)?;
+        for (name, power_name, count) in [
+            ("receive_buffers", "receive_buffers (a power of two)", self.receive_buffers),
+            ("bulk_buffers", "bulk_buffers (a power of two)", self.bulk_buffers),
+        ] {
+            let (count, power) = (usize::from(count), usize::from(count).next_power_of_two());
+            range(name, count, 1, 32_768)?;
+            range(power_name, count, power, power)?;
+        }
         range("receive_buffer_bytes", self.receive_buffer_bytes as usize, 512, 1 << 20)?;
+        range("bulk_buffer_bytes", self.bulk_buffer_bytes as usize, 512, 1 << 20)?;
         range("head_bytes_max", limits.head_bytes_max, 128, 1 << 20)?;
         range("head_line_bytes_max", limits.head_line_bytes_max, 64, limits.head_bytes_max)?;
         range("headers_max", limits.headers_max, 1, crate::base::limits::HEADERS_MAX)?;

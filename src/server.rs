@@ -224,6 +224,8 @@ fn uring_config(config: &Config) -> UringConfig {
         links_max: config.connections_max + refusals(config.connections_max),
         buffer_count: config.receive_buffers,
         buffer_bytes: config.receive_buffer_bytes,
+        bulk_buffer_count: config.bulk_buffers,
+        bulk_buffer_bytes: config.bulk_buffer_bytes,
         table_slots: 0,
         peer_addresses: true,
     }

@@ -1,8 +1,8 @@
 #![no_main]
-#[path = "../../tests/simulation/history.rs"]
-mod history;
 #[path = "../../tests/simulation/app.rs"]
 mod app;
+#[path = "../../tests/simulation/history.rs"]
+mod history;
 #[path = "../../tests/simulation/peers.rs"]
 mod peers;
 #[path = "../../tests/simulation/wire.rs"]

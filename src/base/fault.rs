@@ -34,6 +34,10 @@ faults! {
     InterruptedForgotten,
     /// A buffer goes back to the pool twice.
     BufferReturnedTwice,
+    /// A buffer goes back to another pool than it came from.
+    BufferToOtherPool,
+    /// What is cancelled is a receive from the other pool.
+    OtherPoolCancelled,
     /// A buffer that comes for a link that closes is kept.
     BufferLost,
     /// A cancel that found nothing is not repeated.
@@ -73,7 +77,7 @@ faults! {
     QueueKept,
     /// What a queue held is not discharged.
     MemoryNotDischarged,
-    /// A session that was flushed has no timer.
+    /// A timer that fires before its session's deadline is the last one.
     TimerForgotten,
     /// A ping that is answered counts as not answered.
     PongIgnored,

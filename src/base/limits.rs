@@ -95,6 +95,11 @@ pub const SEND_BATCH_BYTES_KEPT: usize = 32 * KIB;
 /// leave a long batch in each place.
 pub const SEND_BATCHES_BYTES_KEPT: usize = MIB;
 
+/// After so many reads in a row that filled their buffers, a connection is given longer ones …
+pub const FULL_READS_MAX: u8 = 2;
+/// … and after so many in a row that would not have filled a short one, short ones again.
+pub const SHORT_READS_MAX: u8 = 64;
+
 /// Posts that a shard's mailbox holds.
 pub const MAILBOX_POSTS_MAX: usize = 8192;
 /// Posts for one other shard that wait here while its mailbox is full.

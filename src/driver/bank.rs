@@ -4,6 +4,7 @@
 //! wants more connections than one table holds has several banks in its one thread.
 
 use super::Link;
+use super::buf_ring::Pool;
 use super::ring::{Kernel, Ring, RingConfig, Submission};
 use super::token::Token;
 use crate::base::limits::LISTEN_BACKLOG;
@@ -21,8 +22,8 @@ const SUBMIT_TRIES_MAX: u32 = 1000;
 /// One ring and what belongs to it.
 pub(super) struct Bank<R> {
     pub(super) ring: R,
-    /// Links whose receive ended for want of a buffer, in the order they came.
-    pub(super) starved: VecDeque<Link>,
+    /// Links whose receive ended for want of a buffer, by the pool that lacked it, in the order they came.
+    pub(super) starved: [VecDeque<Link>; Pool::ALL.len()],
     slots: u32,
     /// The kernel hands out slots below this one. It goes upwards from where one was freed last, so without a bound it wanders
     /// over the whole table, and what is kept for each slot with it.
@@ -36,7 +37,7 @@ impl<R: Ring> Bank<R> {
     /// Sets a ring up. A bank that is waited for needs no signal; the others have one.
     pub(super) fn new<K: Kernel<Ring = R>>(kernel: &K, config: &RingConfig, signalled: bool) -> io::Result<Self> {
         let ring = kernel.set_up(config, signalled)?;
-        let mut bank = Self { ring, starved: VecDeque::new(), slots: config.slots, range: 0, used: 0, reserved: 0 };
+        let mut bank = Self { ring, starved: Default::default(), slots: config.slots, range: 0, used: 0, reserved: 0 };
         bank.widen_range();
         Ok(bank)
     }

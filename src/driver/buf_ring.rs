@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!  entries   [addr,len,id][addr,len,id] …      a ring in shared memory; its tail stands in the first entry
-//!  memory    [buffer 0][buffer 1] …            count × bytes_each, mapped and touched at the start
+//!  memory    [buffer 0][buffer 1] …            count × bytes_each
 //! ```
 //! The kernel reads entries up to the tail; we write entries behind it and then move it (release). A buffer that
 //! the kernel handed out is ours until [`BufRing::recycle`] puts it behind the tail again.
@@ -14,6 +14,59 @@ use io_uring::types::BufRingEntry;
 use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU16, Ordering};
+
+/// Which of a ring's pools a receive is served from. The number is that of its buffer group.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Pool {
+    /// Many short buffers, for connections of which many speak at one time.
+    Standard,
+    /// A few long ones, for those that send much. They are few because a ring hands them out in turns: all of them have to
+    /// stay in the cache.
+    Bulk,
+}
+
+impl Pool {
+    pub(super) const ALL: [Self; 2] = [Self::Standard, Self::Bulk];
+}
+
+/// Sizes of a pool.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct PoolConfig {
+    /// Buffers: a power of two, at most 32 768.
+    pub(super) count: u16,
+    pub(super) bytes_each: u32,
+}
+
+/// A ring's pools.
+#[derive(Debug)]
+pub(super) struct Pools([BufRing; Pool::ALL.len()]);
+
+impl Pools {
+    pub(super) fn new(standard: PoolConfig, bulk: PoolConfig) -> io::Result<Self> {
+        // Whether long ones will ever be used is not known.
+        Ok(Self([BufRing::new(standard, Touch::Now)?, BufRing::new(bulk, Touch::Later)?]))
+    }
+
+    pub(super) const fn of(&mut self, pool: Pool) -> &mut BufRing {
+        &mut self.0[pool as usize]
+    }
+
+    /// Registers them with a ring. The owner of both drops the ring first.
+    pub(super) fn register(&self, submitter: &Submitter<'_>) -> io::Result<()> {
+        Pool::ALL.into_iter().try_for_each(|pool| self.0[pool as usize].register(submitter, pool as u16))
+    }
+
+    /// Shows the kernel what has come back since the last time.
+    pub(super) fn publish(&self) {
+        self.0.iter().for_each(BufRing::publish);
+    }
+
+    /// Buffers that the kernel has not.
+    #[cfg(feature = "simulation")]
+    pub(super) fn out(&self) -> usize {
+        self.0.iter().map(BufRing::out).sum()
+    }
+}
 
 /// A pool of receive buffers, registered with one ring.
 #[derive(Debug)]
@@ -33,11 +86,11 @@ pub(super) struct BufRing {
 }
 
 impl BufRing {
-    /// Maps a pool. `count` is a power of two, at most 32 768.
-    pub(super) fn new(count: u16, bytes_each: u32) -> io::Result<Self> {
+    /// Maps a pool.
+    fn new(PoolConfig { count, bytes_each }: PoolConfig, touch: Touch) -> io::Result<Self> {
         assert!(count.is_power_of_two() && bytes_each > 0);
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
-        let memory = Mapping::new(usize::from(count) * bytes_each as usize)?;
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>(), Touch::Now)?;
+        let memory = Mapping::new(usize::from(count) * bytes_each as usize, touch)?;
         let mut ring = Self {
             entries,
             memory,
@@ -56,8 +109,8 @@ impl BufRing {
         Ok(ring)
     }
 
-    /// Registers it with a ring as buffer group `group`. The owner of both drops the ring first.
-    pub(super) fn register(&self, submitter: &Submitter<'_>, group: u16) -> io::Result<()> {
+    /// Registers it with a ring as buffer group `group`.
+    fn register(&self, submitter: &Submitter<'_>, group: u16) -> io::Result<()> {
         let address = self.entries.start.as_ptr() as u64;
         // SAFETY: `address` is a page-aligned mapping of `count` entries that lives as long as `self`, which outlives the
         // registration (field order in `SystemRing`).
@@ -118,8 +171,7 @@ impl BufRing {
         self.tail = self.tail.wrapping_add(1);
     }
 
-    /// Shows the kernel what has come back since the last time.
-    pub(super) fn publish(&self) {
+    fn publish(&self) {
         let first = self.entries.start.cast::<BufRingEntry>().as_ptr();
         // SAFETY: `first` is the address of the first entry of an initialised ring.
         let tail = unsafe { BufRingEntry::tail(first) };
@@ -158,13 +210,20 @@ impl BufRing {
         self.bytes(id, self.bytes_each)
     }
 
-    /// Buffers that the kernel has not.
-    pub(super) const fn out(&self) -> usize {
+    const fn out(&self) -> usize {
         (self.count - self.tail.wrapping_sub(self.head)) as usize
     }
 }
 
-/// Anonymous memory, page-aligned, zeroed and touched: what it costs is paid at the start.
+/// When memory is touched, and so taken from the system.
+#[derive(Clone, Copy)]
+enum Touch {
+    /// What it costs is paid at the start.
+    Now,
+    Later,
+}
+
+/// Anonymous memory, page-aligned and zeroed.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
@@ -172,9 +231,13 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(bytes: usize) -> io::Result<Self> {
+    fn new(bytes: usize, touch: Touch) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
+        let populate = match touch {
+            Touch::Now => libc::MAP_POPULATE,
+            Touch::Later => 0,
+        };
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
         // SAFETY: asks for new memory wherever there is room; no memory of ours is touched.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {

@@ -14,6 +14,7 @@
 //! is watched in vain: a link that changes its mind costs no system call.
 
 use super::batch::Batch;
+use super::buf_ring::Pool;
 use super::links::{LinkState, Links, Outgoing};
 use super::poller::{self, Interest, Poller, Ready, Source};
 use super::pool::BufferPool;
@@ -277,7 +278,10 @@ impl Epoll {
             Ok(len @ 1..) => {
                 // Less than there is room for was all there is.
                 self.bytes_left = if len < room.len() { 0 } else { self.bytes_left - len };
-                return Some(Completion::Received { link, buffer: Buffer { bank: 0, id, len: len as u32 } });
+                return Some(Completion::Received {
+                    link,
+                    buffer: Buffer { bank: 0, pool: Pool::Standard, id, len: len as u32 },
+                });
             }
             Ok(0) => None,
             Err(error) => Some(error),

@@ -53,6 +53,7 @@ pub type Link = Key;
 #[must_use = "a buffer that is not recycled is lost to the pool"]
 pub struct Buffer {
     bank: u16,
+    pool: buf_ring::Pool,
     id: u16,
     len: u32,
 }

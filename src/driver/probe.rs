@@ -26,8 +26,15 @@ pub fn probe_uring() -> io::Result<()> {
 }
 
 fn probe_here() -> io::Result<()> {
-    let config =
-        UringConfig { links_max: 2, buffer_count: 2, buffer_bytes: 512, table_slots: 2, peer_addresses: false };
+    let config = UringConfig {
+        links_max: 2,
+        buffer_count: 2,
+        buffer_bytes: 512,
+        bulk_buffer_count: 1,
+        bulk_buffer_bytes: 512,
+        table_slots: 2,
+        peer_addresses: false,
+    };
     // The set-up asks for the operations too.
     let driver = Uring::new(config)?;
     serve_one(driver)

@@ -3,7 +3,7 @@
 //! There are two: the system's, and a simulated one that answers from a seed.
 
 use super::batch::Batch;
-use super::buf_ring::BufRing;
+use super::buf_ring::{Pool, PoolConfig, Pools};
 use super::peer::PeerAddress;
 use super::socket::Listener;
 use super::token::Token;
@@ -40,11 +40,11 @@ pub(super) struct RingConfig {
     pub(super) submissions: u32,
     pub(super) completions: u32,
     pub(super) slots: u32,
-    pub(super) buffer_count: u16,
-    pub(super) buffer_bytes: u32,
+    pub(super) standard: PoolConfig,
+    pub(super) bulk: PoolConfig,
 }
 
-/// One ring: a queue of submissions, a queue of completions, a table of direct descriptors, a pool of receive buffers.
+/// One ring: a queue of submissions, a queue of completions, a table of direct descriptors, pools of receive buffers.
 pub(super) trait Ring {
     /// Queues a submission. `false` if the queue is full: submit, then try again.
     ///
@@ -72,8 +72,8 @@ pub(super) trait Ring {
     /// From now on only slots below `end` are handed out.
     fn limit_slots(&mut self, end: u32) -> io::Result<()>;
 
-    /// The pool that receives are served from.
-    fn buffers(&mut self) -> &mut BufRing;
+    /// The pools that receives are served from.
+    fn pools(&mut self) -> &mut Pools;
 
     /// The bell of a ring that is signalled.
     fn signal(&self) -> Option<&Waker>;
@@ -85,9 +85,9 @@ pub(super) enum Submission<'a> {
     AcceptMany { listener: &'a Listener },
     /// Accepts one connection into a free slot.
     AcceptOne { listener: &'a Listener },
-    /// Receives into buffers of the pool until the stream ends. `poll_first`: there is nothing to read yet, or no buffer was
+    /// Receives into buffers of a pool until the stream ends. `poll_first`: there is nothing to read yet, or no buffer was
     /// there to read it into.
-    Receive { slot: u32, poll_first: bool },
+    Receive { slot: u32, pool: Pool, poll_first: bool },
     /// Sends what remains of a batch, at most `SEND_PARTS_MAX` parts and `SEND_BYTES_MAX` bytes.
     Send { slot: u32, batch: &'a Batch },
     /// Ends our side of a stream.

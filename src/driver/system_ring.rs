@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::batch::Batch;
-use super::buf_ring::BufRing;
+use super::buf_ring::Pools;
 use super::peer::PeerAddress;
 use super::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use super::token::Token;
@@ -17,8 +17,6 @@ use std::os::fd::AsRawFd;
 use std::ptr;
 use std::time::{Duration, Instant};
 
-/// The only buffer group of a ring.
-const BUFFER_GROUP: u16 = 0;
 /// `IORING_RECVSEND_POLL_FIRST` (5.19): do not try before the socket polls ready.
 const POLL_FIRST: u16 = 1 << 0;
 /// `IORING_RECV_MULTISHOT` (6.0).
@@ -68,9 +66,9 @@ impl Kernel for System {
 
 /// One of the system's rings.
 pub(super) struct SystemRing {
-    /// Stands before the pool: it is dropped first.
+    /// Stands before the pools: it is dropped first.
     ring: IoUring,
-    buffers: BufRing,
+    pools: Pools,
     /// Message headers of the sends that are queued and not submitted: the kernel copies them when it is entered
     /// (IORING_FEAT_SUBMIT_STABLE, 5.5).
     #[expect(clippy::vec_box, reason = "the kernel is given pointers into them, and the vector grows")]
@@ -103,14 +101,14 @@ impl SystemRing {
         }
         check_operations(&ring)?;
         ring.submitter().register_files_sparse(config.slots).map_err(named("register_files_sparse"))?;
-        let buffers = BufRing::new(config.buffer_count, config.buffer_bytes).map_err(named("mmap"))?;
-        buffers.register(&ring.submitter(), BUFFER_GROUP).map_err(named("register_buf_ring"))?;
+        let pools = Pools::new(config.standard, config.bulk).map_err(named("mmap"))?;
+        pools.register(&ring.submitter()).map_err(named("register_buf_ring"))?;
         // Only rare operations (shutdown) leave for worker threads; a flood of them must not become one of threads.
         ring.submitter().register_iowq_max_workers(&mut [4, 4]).map_err(named("register_iowq_max_workers"))?;
         if let Some(signal) = &signal {
             ring.submitter().register_eventfd(signal.as_raw_fd()).map_err(named("register_eventfd"))?;
         }
-        Ok(Self { ring, buffers, scatters: Vec::new(), scatters_used: 0, signal })
+        Ok(Self { ring, pools, scatters: Vec::new(), scatters_used: 0, signal })
     }
 
     /// What the kernel is given for a submission.
@@ -125,11 +123,11 @@ impl SystemRing {
                     .file_index(Some(DestinationSlot::auto_target()))
                     .build()
             }
-            Submission::Receive { slot, poll_first } => {
+            Submission::Receive { slot, pool, poll_first } => {
                 let ioprio = if poll_first { RECEIVE_MULTISHOT | POLL_FIRST } else { RECEIVE_MULTISHOT };
                 opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
                     .ioprio(ioprio)
-                    .buf_group(BUFFER_GROUP)
+                    .buf_group(pool as u16)
                     .build()
                     .flags(squeue::Flags::BUFFER_SELECT)
             }
@@ -268,8 +266,8 @@ impl Ring for SystemRing {
         if answer < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
     }
 
-    fn buffers(&mut self) -> &mut BufRing {
-        &mut self.buffers
+    fn pools(&mut self) -> &mut Pools {
+        &mut self.pools
     }
 
     fn signal(&self) -> Option<&Waker> {

@@ -7,6 +7,7 @@
 //! └──────────┴──────────────────┴───────────────────┘
 //! ```
 
+use super::buf_ring::Pool;
 use crate::base::key::Key;
 
 /// Which operation a token stands for.
@@ -29,10 +30,28 @@ pub(super) enum Operation {
     Bind,
     Connect,
     Peer,
+    ReceiveBulk,
 }
 
 impl Operation {
-    const ALL: [Self; 16] = [
+    /// A receive that is served from this pool.
+    pub(super) const fn receive(pool: Pool) -> Self {
+        match pool {
+            Pool::Standard => Self::Receive,
+            Pool::Bulk => Self::ReceiveBulk,
+        }
+    }
+
+    /// The pool that a receive is served from; none for what is no receive.
+    pub(super) const fn pool(self) -> Option<Pool> {
+        match self {
+            Self::Receive => Some(Pool::Standard),
+            Self::ReceiveBulk => Some(Pool::Bulk),
+            _ => None,
+        }
+    }
+
+    const ALL: [Self; 17] = [
         Self::AcceptMany,
         Self::AcceptOne,
         Self::Receive,
@@ -49,6 +68,7 @@ impl Operation {
         Self::Bind,
         Self::Connect,
         Self::Peer,
+        Self::ReceiveBulk,
     ];
 }
 

@@ -12,11 +12,13 @@
 
 mod accepting;
 mod peers;
+mod receiving;
 
 use self::accepting::Accepting;
 use self::peers::Peers;
 use super::bank::Bank;
 use super::batch::Batch;
+use super::buf_ring::{Pool, PoolConfig};
 use super::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use super::socket::Listener;
 use super::system_ring::System;
@@ -43,6 +45,11 @@ pub struct UringConfig {
     pub buffer_count: u16,
     /// Bytes of a receive buffer.
     pub buffer_bytes: u32,
+    /// Longer buffers of the first ring, for connections that fill those: a power of two, at most 32 768. A few: a ring hands
+    /// them out in turns, and all have to stay in the cache. Their memory is taken when they are used first.
+    pub bulk_buffer_count: u16,
+    /// Bytes of a longer buffer. No connection is given one if it is no longer than the others.
+    pub bulk_buffer_bytes: u32,
     /// Length of one ring's descriptor table; 0 takes as many as RLIMIT_NOFILE allows.
     pub table_slots: u32,
     /// Whether [`Completion::Accepted`] tells the peer's address: one command and one turn more for each accept.
@@ -51,7 +58,15 @@ pub struct UringConfig {
 
 impl Default for UringConfig {
     fn default() -> Self {
-        Self { links_max: 1 << 20, buffer_count: 512, buffer_bytes: 4096, table_slots: 0, peer_addresses: true }
+        Self {
+            links_max: 1 << 20,
+            buffer_count: 512,
+            buffer_bytes: 4096,
+            bulk_buffer_count: 32,
+            bulk_buffer_bytes: 65_536,
+            table_slots: 0,
+            peer_addresses: true,
+        }
     }
 }
 
@@ -67,18 +82,21 @@ impl UringConfig {
             submissions: 4096,
             completions: 65_536,
             slots,
-            buffer_count: self.buffer_count,
-            buffer_bytes: self.buffer_bytes,
+            standard: PoolConfig { count: self.buffer_count, bytes_each: self.buffer_bytes },
+            bulk: PoolConfig { count: self.bulk_buffer_count, bytes_each: self.bulk_buffer_bytes },
         }
     }
 
     /// Further banks hold connections that are mostly silent: smaller queues, an eighth of the buffers.
     fn further_bank(&self, slots: u32) -> RingConfig {
+        let first = self.first_bank(slots);
+        let eighth = |pool: PoolConfig| PoolConfig { count: (pool.count / 8).max(1), ..pool };
         RingConfig {
             submissions: 1024,
             completions: 32_768,
-            buffer_count: (self.buffer_count / 8).max(1),
-            ..self.first_bank(slots)
+            standard: eighth(first.standard),
+            bulk: eighth(first.bulk),
+            ..first
         }
     }
 }
@@ -139,6 +157,8 @@ struct LinkState {
     sending: Option<Box<Batch>>,
     generation: u32,
     flags: Flags,
+    /// Reads in a row that speak for another pool than the one they were served from.
+    misfits: u8,
 }
 
 const _: () = assert!(size_of::<LinkState>() == 16);
@@ -161,6 +181,10 @@ impl Flags {
     /// A send has ended short. With MSG_WAITALL that is an error that the kernel told of by the count alone: the next
     /// operation finds an end of stream, or EPIPE.
     const BROKEN: u16 = 1 << 9;
+    /// Receives are to be served from the pool of longer buffers …
+    const BULK: u16 = 1 << 10;
+    /// … and the one that is armed is.
+    const BULK_ARMED: u16 = 1 << 11;
 
     const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -240,7 +264,7 @@ impl<K: Kernel> Uring<K> {
         self.banks[usize::from(bank)].occupy_slot();
         let state = &mut self.links[index];
         assert!(!state.flags.has(Flags::OCCUPIED), "slot {index} is handed out while it has a tenant");
-        state.flags = Flags(Flags::OCCUPIED);
+        (state.flags, state.misfits) = (Flags(Flags::OCCUPIED), 0);
         Key::new(index as u32, state.generation)
     }
 
@@ -287,114 +311,6 @@ impl<K: Kernel> Uring<K> {
             Some(Refusal { error, .. }) => io::Error::new(error.kind(), error.to_string()),
             None => io::Error::from_raw_os_error(libc::ENFILE),
         }
-    }
-
-    // Receiving
-
-    /// Answers whether a receive was armed: it was wanted and was not.
-    fn arm_receive(&mut self, link: Link, poll_first: bool) -> bool {
-        let (bank, slot) = (self.bank_of(link), self.slot_of(link));
-        let Some(state) = self.state(link) else { return false };
-        let wanted = state.flags.has(Flags::RECEIVE_WANTED);
-        if !wanted || state.flags.has(Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED) {
-            return false;
-        }
-        state.flags.set(Flags::RECEIVE_ARMED);
-        state.flags.clear(Flags::RECEIVE_CANCELLED);
-        self.banks[bank].push(&Submission::Receive { slot, poll_first }, Token::new(Operation::Receive, link));
-        true
-    }
-
-    /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
-    fn arm_starved(&mut self) {
-        for bank in 0..self.banks.len() {
-            let mut budget = self.banks[bank].ring.buffers().take_returned();
-            while budget > 0
-                && let Some(link) = self.banks[bank].starved.pop_front()
-            {
-                if planted(Fault::StarvedForgotten) {
-                    continue;
-                }
-                if let Some(state) = self.state(link) {
-                    state.flags.clear(Flags::STARVED);
-                    budget -= usize::from(self.arm_receive(link, true));
-                }
-            }
-        }
-    }
-
-    fn received(&mut self, bank: u16, link: Link, entry: &RingCompletion) -> Option<Completion> {
-        let buffer = entry.buffer.map(|id| {
-            self.banks[usize::from(bank)].ring.buffers().lend(id);
-            Buffer { bank, id, len: entry.answer().unwrap_or(0) }
-        });
-        let Some(state) = self.state(link) else {
-            // A stranger's: the rules above keep it from happening, the generation from mattering.
-            return self.discard(buffer);
-        };
-        let is_forgotten = planted(Fault::RearmForgotten) && entry.result > 0;
-        if !entry.more && !is_forgotten {
-            state.flags.clear(Flags::RECEIVE_ARMED);
-        }
-        if state.flags.has(Flags::CLOSING) {
-            self.close_if_quiet(link);
-            if planted(Fault::BufferLost) {
-                return None;
-            }
-            return self.discard(buffer);
-        }
-        match (entry.result, buffer) {
-            (1.., Some(buffer)) => {
-                self.arm_receive(link, false);
-                Some(Completion::Received { link, buffer })
-            }
-            (0, buffer) => {
-                let error = state.flags.has(Flags::BROKEN).then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
-                self.stop_wanting(link);
-                let _ = self.discard(buffer);
-                Some(Completion::ReceiveEnded { link, error })
-            }
-            (result, buffer) => {
-                let _ = self.discard(buffer);
-                self.receive_failed(link, -result)
-            }
-        }
-    }
-
-    fn receive_failed(&mut self, link: Link, errno: i32) -> Option<Completion> {
-        match errno {
-            libc::ENOBUFS => {
-                self.state(link)?.flags.set(Flags::STARVED);
-                let bank = self.bank_of(link);
-                self.banks[bank].starved.push_back(link);
-                None
-            }
-            // Ours, or the kernel's under pressure: armed again if it is wanted.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
-                if planted(Fault::InterruptedForgotten) {
-                    return None;
-                }
-                self.arm_receive(link, true);
-                None
-            }
-            _ => {
-                self.stop_wanting(link);
-                Some(Completion::ReceiveEnded { link, error: Some(io::Error::from_raw_os_error(errno)) })
-            }
-        }
-    }
-
-    fn stop_wanting(&mut self, link: Link) {
-        if let Some(state) = self.state(link) {
-            state.flags.clear(Flags::RECEIVE_WANTED);
-        }
-    }
-
-    fn discard(&mut self, buffer: Option<Buffer>) -> Option<Completion> {
-        if let Some(buffer) = buffer {
-            self.recycle(buffer);
-        }
-        None
     }
 
     // Sending and closing
@@ -468,15 +384,9 @@ impl<K: Kernel> Uring<K> {
         (!silent).then_some(Completion::Closed { link })
     }
 
-    /// Asks for the end of the link's receive or send.
-    fn cancel(&mut self, operation: Operation, link: Link) {
-        let answer = match operation {
-            Operation::Receive => Operation::CancelReceive,
-            _ => Operation::CancelSend,
-        };
-        let target = Token::new(operation, link);
-        let bank = self.bank_of(link);
-        self.banks[bank].push(&Submission::Cancel { target }, Token::new(answer, link));
+    fn cancel_send(&mut self, link: Link) {
+        let (bank, target) = (self.bank_of(link), Token::new(Operation::Send, link));
+        self.banks[bank].push(&Submission::Cancel { target }, Token::new(Operation::CancelSend, link));
     }
 
     /// An operation between two tries of the kernel's, on its list of work to be resumed, is not found and goes on; so it
@@ -491,8 +401,8 @@ impl<K: Kernel> Uring<K> {
         let receives_on = state.flags.has(Flags::RECEIVE_ARMED) && state.flags.has(Flags::RECEIVE_CANCELLED);
         let sends_on = state.sending.is_some() && state.flags.has(Flags::CLOSING);
         match token.operation {
-            Operation::CancelReceive if receives_on => self.cancel(Operation::Receive, link),
-            Operation::CancelSend if sends_on => self.cancel(Operation::Send, link),
+            Operation::CancelReceive if receives_on => self.cancel_receive(link),
+            Operation::CancelSend if sends_on => self.cancel_send(link),
             _ => {}
         }
     }
@@ -543,7 +453,8 @@ impl<K: Kernel> Uring<K> {
         let token = entry.token;
         let link = token.key;
         match token.operation {
-            Operation::Receive => self.received(bank, link, entry),
+            Operation::Receive => self.received(bank, Pool::Standard, link, entry),
+            Operation::ReceiveBulk => self.received(bank, Pool::Bulk, link, entry),
             Operation::Send => self.sent(link, entry),
             Operation::AcceptMany | Operation::AcceptOne => self.accepted(bank, token, entry),
             Operation::Peer => self.peer_answered(link.index(), entry),
@@ -622,12 +533,8 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn recv_stop(&mut self, link: Link) {
-        let Some(state) = self.state(link) else { return };
-        state.flags.clear(Flags::RECEIVE_WANTED);
-        if state.flags.has(Flags::RECEIVE_ARMED) && !state.flags.has(Flags::RECEIVE_CANCELLED) {
-            state.flags.set(Flags::RECEIVE_CANCELLED);
-            self.cancel(Operation::Receive, link);
-        }
+        self.stop_wanting(link);
+        self.end_receive(link);
     }
 
     fn send(&mut self, link: Link, batch: Box<Batch>) {
@@ -654,7 +561,7 @@ impl<K: Kernel> Driver for Uring<K> {
         }
         state.flags.set(Flags::CLOSING);
         if state.sending.is_some() {
-            self.cancel(Operation::Send, link);
+            self.cancel_send(link);
         }
         self.close_if_quiet(link);
     }
@@ -668,11 +575,12 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
-        self.banks[usize::from(buffer.bank)].ring.buffers().bytes(buffer.id, buffer.len)
+        self.banks[usize::from(buffer.bank)].ring.pools().of(buffer.pool).bytes(buffer.id, buffer.len)
     }
 
     fn recycle(&mut self, buffer: Buffer) {
-        self.banks[usize::from(buffer.bank)].ring.buffers().recycle(buffer.id);
+        let pool = if planted(Fault::BufferToOtherPool) { Pool::Standard } else { buffer.pool };
+        self.banks[usize::from(buffer.bank)].ring.pools().of(pool).recycle(buffer.id);
     }
 
     fn waker(&self) -> Waker {
@@ -682,7 +590,7 @@ impl<K: Kernel> Driver for Uring<K> {
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
         debug_assert!(self.completions.is_empty() && self.refused_before == 0, "the last turn left completions behind");
         for bank in &mut self.banks {
-            bank.ring.buffers().publish();
+            bank.ring.pools().publish();
         }
         self.arm_starved();
         let accept_rest = self.arm_accept();

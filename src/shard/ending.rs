@@ -175,6 +175,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         state.age(now);
         match self.core.deadlines.next(key, state, &self.core.options) {
             Some((due, deadline)) if now.reached(due) => self.on_deadline(key, deadline),
+            _ if planted(Fault::TimerForgotten) => {}
             _ => self.core.arm_timer(key),
         }
     }

@@ -365,9 +365,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
         if is_flushed {
             self.core.put_empty_queue(link);
-            if !planted(Fault::TimerForgotten) {
-                self.core.arm_timer(link);
-            }
+            self.core.arm_timer(link);
         }
         self.core.counters().bytes_sent.add(sent as u64);
         self.look_at_low_water(link);

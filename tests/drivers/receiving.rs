@@ -2,8 +2,10 @@
 
 use crate::{
     PATIENCE, WAIT, accepted_link, assert_sleeps, listener, next_accepted, pattern, peer_of, turn, turn_until, uring,
+    uring_with,
 };
-use ringwave::driver::{Buffer, Completion, Driver, Epoll, EpollConfig, Link};
+use ringwave::base::limits::SHORT_READS_MAX;
+use ringwave::driver::{Buffer, Completion, Driver, Epoll, EpollConfig, Link, Uring, UringConfig};
 use std::io::Write;
 use std::net::TcpStream;
 use std::thread::{JoinHandle, spawn};
@@ -166,6 +168,45 @@ fn hears_others_beside_a_link_with_much_to_say<D: Driver>(mut driver: D, loud_by
         is_heard
     });
     assert!(loud_bytes <= loud_bytes_max, "{loud_bytes} bytes came before the other link was heard");
+}
+
+/// The longest read while this many bytes come, written in one go while nobody reads.
+fn longest_read(driver: &mut Uring, link: Link, peer: &mut TcpStream, count: usize) -> usize {
+    driver.recv_stop(link);
+    peer.write_all(&vec![7; count]).expect("the socket has room");
+    // What was armed has ended when this turn has passed.
+    turn(driver, WAIT / 5, |_, completion| panic!("{completion:?}"));
+    driver.recv_start(link);
+    let (mut longest, mut received) = (0, 0);
+    turn_until(driver, |driver, completion| {
+        let (_, len) = received_from(driver, completion);
+        longest = longest.max(len);
+        received += len;
+        received == count
+    });
+    longest
+}
+
+#[test]
+fn uring_gives_long_buffers_to_links_that_fill_short_ones_and_takes_them_back() {
+    let config = UringConfig { links_max: 2, buffer_bytes: 512, ..UringConfig::default() };
+    let (short, long) = (config.buffer_bytes as usize, config.bulk_buffer_bytes as usize);
+    let mut driver = uring_with(config);
+    let (link, mut peer) = accepted_link(&mut driver);
+    assert_eq!(longest_read(&mut driver, link, &mut peer, short), short);
+    assert_eq!(longest_read(&mut driver, link, &mut peer, 100), 100);
+    // The first two of these speak for long buffers.
+    longest_read(&mut driver, link, &mut peer, 8 * short);
+    assert_eq!(longest_read(&mut driver, link, &mut peer, 2 * long), long);
+    // All but one of what it takes, and then one that is long again.
+    for _ in 1..SHORT_READS_MAX {
+        assert_eq!(longest_read(&mut driver, link, &mut peer, 1), 1);
+    }
+    assert_eq!(longest_read(&mut driver, link, &mut peer, 2 * short), 2 * short);
+    for _ in 0..SHORT_READS_MAX {
+        assert_eq!(longest_read(&mut driver, link, &mut peer, 1), 1);
+    }
+    assert_eq!(longest_read(&mut driver, link, &mut peer, 2 * short - 1), short);
 }
 
 /// Writes as much as fits in while nobody reads.

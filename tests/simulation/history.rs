@@ -88,6 +88,8 @@ impl Plan {
                 links_max,
                 buffer_count: 1 << random.u32(0..5),
                 buffer_bytes: pick(random, &[16, 100, 512, 4096, 4096]) as u32,
+                bulk_buffer_count: 1 << random.u32(0..4),
+                bulk_buffer_bytes: pick(random, &[16, 128, 1024, 16_384]) as u32,
                 table_slots: 0,
                 peer_addresses: random.bool(),
             },

@@ -1,7 +1,6 @@
 //! Connections: as their peers hold them, and what becomes of their bytes.
 
 use super::world::{ConnState, World};
-use crate::driver::token::Operation;
 use std::cell::RefCell;
 use std::cmp::Reverse;
 use std::collections::VecDeque;
@@ -125,8 +124,8 @@ impl World {
         state.outward.broken = true;
         state.inward.broken = true;
         state.was_broken = true;
-        self.wake(conn, Operation::Receive);
-        self.wake(conn, Operation::Send);
+        self.wake_receive(conn);
+        self.wake_send(conn);
         self.touch(conn);
     }
 
@@ -187,7 +186,7 @@ impl World {
         }
         let count = bytes.len().min(state.window.saturating_sub(state.inward.bytes.len()));
         state.inward.bytes.extend(&bytes[..count]);
-        self.wake(conn, Operation::Receive);
+        self.wake_receive(conn);
         Some(count)
     }
 
@@ -203,14 +202,14 @@ impl World {
         }
         bytes.hash(&mut self.trace);
         self.record(("read", conn, bytes.len()));
-        self.wake(conn, Operation::Send);
+        self.wake_send(conn);
         ReadOutcome::Bytes(bytes)
     }
 
     pub(super) fn peer_finishes(&mut self, conn: usize) {
         self.record(("finish", conn));
         self.conns[conn].inward.ended = true;
-        self.wake(conn, Operation::Receive);
+        self.wake_receive(conn);
     }
 
     pub(super) fn peer_aborts(&mut self, conn: usize) {
@@ -219,8 +218,8 @@ impl World {
         state.peer_closed = true;
         state.inward.broken = true;
         state.outward.bytes.clear();
-        self.wake(conn, Operation::Receive);
-        self.wake(conn, Operation::Send);
+        self.wake_receive(conn);
+        self.wake_send(conn);
     }
 
     pub(super) fn peer_closes(&mut self, conn: usize) {
@@ -229,6 +228,6 @@ impl World {
         }
         self.peer_finishes(conn);
         self.conns[conn].peer_closed = true;
-        self.wake(conn, Operation::Send);
+        self.wake_send(conn);
     }
 }

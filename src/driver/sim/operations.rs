@@ -1,7 +1,7 @@
 //! Operations of the simulated kernel: how they begin, when they run, what they tell.
 
 use super::world::{InFlight, Kind, PAST_KEPT, Task, World};
-use crate::driver::buf_ring::BufRing;
+use crate::driver::buf_ring::Pools;
 use crate::driver::ring::RingCompletion;
 use crate::driver::token::{Operation, Token};
 use std::cmp::Reverse;
@@ -95,8 +95,9 @@ impl World {
     /// A link has one receive and one send in flight at most.
     pub(super) fn expect_no_other(&mut self, ring: usize, conn: usize, token: Token) {
         let operations = &self.rings[ring].operations;
-        let same = |other: &InFlight| other.kind.conn() == Some(conn) && other.token.operation == token.operation;
-        if operations.iter().any(|(_, other)| same(other)) {
+        let both_receive = |other: Operation| other.pool().is_some() && token.operation.pool().is_some();
+        let same = |other: Operation| other == token.operation || both_receive(other);
+        if operations.iter().any(|(_, other)| other.kind.conn() == Some(conn) && same(other.token.operation)) {
             self.violated(format!("{token:?} is submitted while another one is in flight"));
         }
     }
@@ -120,15 +121,21 @@ impl World {
         self.rings[ring].plan.push(Reverse((due, number, key)));
     }
 
-    /// Something has changed for the operations of this kind on a connection.
-    pub(super) fn wake(&mut self, conn: usize, operation: Operation) {
+    /// Something has changed for the receive of a connection.
+    pub(super) fn wake_receive(&mut self, conn: usize) {
+        self.wake(conn, |kind| matches!(kind, Kind::Receive { .. }));
+    }
+
+    /// Something has changed for the send of a connection.
+    pub(super) fn wake_send(&mut self, conn: usize) {
+        self.wake(conn, |kind| matches!(kind, Kind::Send { .. }));
+    }
+
+    fn wake(&mut self, conn: usize, is_meant: impl Fn(&Kind) -> bool) {
         let Some((ring, _)) = self.conns[conn].place else { return };
-        let found = self.rings[ring]
-            .operations
-            .iter()
-            .find(|(_, other)| other.kind.conn() == Some(conn) && other.token.operation == operation)
-            .map(|(key, _)| key);
-        if let Some(key) = found {
+        let mut operations = self.rings[ring].operations.iter();
+        let found = operations.find(|(_, other)| other.kind.conn() == Some(conn) && is_meant(&other.kind));
+        if let Some((key, _)) = found {
             self.plan(ring, key);
         }
     }
@@ -170,7 +177,7 @@ impl World {
         self.record((ring, token.encode(), result, more, buffer));
         self.note(|| format!("  ring {ring}: {token:?} {result}"));
         self.rings[ring].completions.push_back(RingCompletion { token, result, more, buffer });
-        if !more && matches!(token.operation, Operation::Receive | Operation::Send) {
+        if !more && matches!(token.operation, Operation::Receive | Operation::ReceiveBulk | Operation::Send) {
             let slots = self.rings[ring].slots.len();
             let past = &mut self.rings[ring].past[token.key.index() % slots];
             past.push_back(token);
@@ -180,13 +187,13 @@ impl World {
         }
     }
 
-    pub(super) fn run(&mut self, ring: usize, key: usize, buffers: &mut BufRing) {
+    pub(super) fn run(&mut self, ring: usize, key: usize, pools: &mut Pools) {
         if self.rings[ring].operations[key].cancelled {
             return self.cancel(ring, key);
         }
         match self.rings[ring].operations[key].kind {
-            Kind::Accept { many } => self.run_accept(ring, key, many, buffers),
-            Kind::Receive { conn } => self.run_receive(ring, key, conn, buffers),
+            Kind::Accept { many } => self.run_accept(ring, key, many, pools),
+            Kind::Receive { conn } => self.run_receive(ring, key, conn, pools),
             Kind::Send { conn, .. } => self.run_send(ring, key, conn),
             Kind::Shutdown { conn } => {
                 let result = if self.conns[conn].inward.broken { -libc::ENOTCONN } else { 0 };
@@ -204,7 +211,7 @@ impl World {
         }
     }
 
-    pub(super) fn run_accept(&mut self, ring: usize, key: usize, many: bool, buffers: &mut BufRing) {
+    pub(super) fn run_accept(&mut self, ring: usize, key: usize, many: bool, pools: &mut Pools) {
         let host = self.rings[ring].host;
         if !self.is_listening(host) {
             return;
@@ -240,7 +247,7 @@ impl World {
         let more = many && !self.chance(self.faults.multishot_ends);
         self.complete(ring, key, slot as i32, more, None);
         if self.chance(self.faults.stale) {
-            self.bring_stale(ring, slot, buffers);
+            self.bring_stale(ring, slot, pools);
         }
         if self.hosts[host].backlog.is_empty() {
             return;
@@ -253,15 +260,15 @@ impl World {
     }
 
     /// A completion of the slot's last tenant comes, as if the kernel had kept it.
-    pub(super) fn bring_stale(&mut self, ring: usize, slot: usize, buffers: &mut BufRing) {
+    pub(super) fn bring_stale(&mut self, ring: usize, slot: usize, pools: &mut Pools) {
         let past = &self.rings[ring].past[slot];
         if past.is_empty() {
             return;
         }
         let token = past[self.random.usize(0..past.len())];
-        let lent = if token.operation == Operation::Receive && self.random.bool() { buffers.take() } else { None };
-        let completion = match lent {
-            Some(id) => {
+        let lent = token.operation.pool().filter(|_| self.random.bool()).map(|pool| pools.of(pool));
+        let completion = match lent.and_then(|buffers| Some((buffers.take()?, buffers))) {
+            Some((id, buffers)) => {
                 let room = buffers.room(id);
                 room.fill(0xee);
                 RingCompletion { token, result: room.len() as i32, more: false, buffer: Some(id) }
@@ -272,7 +279,7 @@ impl World {
         self.rings[ring].completions.push_back(completion);
     }
 
-    pub(super) fn run_receive(&mut self, ring: usize, key: usize, conn: usize, buffers: &mut BufRing) {
+    pub(super) fn run_receive(&mut self, ring: usize, key: usize, conn: usize, pools: &mut Pools) {
         if self.chance(self.faults.reset) {
             self.break_down(conn);
         }
@@ -288,6 +295,8 @@ impl World {
             let result = if self.conns[conn].inward.broken { -libc::ECONNRESET } else { 0 };
             return self.complete(ring, key, result, false, None);
         }
+        let operation = self.rings[ring].operations[key].token.operation;
+        let buffers = pools.of(operation.pool().expect("a receive has a pool"));
         let Some(id) = buffers.take() else {
             return self.complete(ring, key, -libc::ENOBUFS, false, None);
         };
@@ -323,7 +332,7 @@ impl World {
         if state.peer_closed {
             // It leaves, and what comes back is a reset.
             self.conns[conn].inward.broken = true;
-            self.wake(conn, Operation::Receive);
+            self.wake_receive(conn);
             return self.complete(ring, key, total as i32, false, None);
         }
         let room = state.window.saturating_sub(state.outward.bytes.len());

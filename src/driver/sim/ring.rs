@@ -2,7 +2,7 @@
 
 use super::world::World;
 use crate::base::clock::Time;
-use crate::driver::buf_ring::BufRing;
+use crate::driver::buf_ring::Pools;
 use crate::driver::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use crate::driver::token::Token;
 use crate::driver::waker::Waker;
@@ -27,10 +27,10 @@ impl Kernel for SimKernel {
     type Ring = SimRing;
 
     fn set_up(&self, config: &RingConfig, signalled: bool) -> io::Result<SimRing> {
-        let buffers = BufRing::new(config.buffer_count, config.buffer_bytes)?;
+        let pools = Pools::new(config.standard, config.bulk)?;
         let signal = signalled.then(Waker::simulated);
         let ring = self.world.borrow_mut().add_ring(self.host, config.slots, signal.clone())?;
-        Ok(SimRing { world: self.world.clone(), ring, buffers, signal })
+        Ok(SimRing { world: self.world.clone(), ring, pools, signal })
     }
 
     fn waker(&self) -> io::Result<Waker> {
@@ -50,7 +50,7 @@ impl Kernel for SimKernel {
 pub(in crate::driver) struct SimRing {
     world: Rc<RefCell<World>>,
     ring: usize,
-    buffers: BufRing,
+    pools: Pools,
     signal: Option<Waker>,
 }
 
@@ -60,7 +60,7 @@ impl Ring for SimRing {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        self.world.borrow_mut().enter(self.ring, &mut self.buffers);
+        self.world.borrow_mut().enter(self.ring, &mut self.pools);
         Ok(())
     }
 
@@ -71,7 +71,7 @@ impl Ring for SimRing {
 
     fn submit_and_wait(&mut self, want: usize, timeout: Option<Duration>) -> io::Result<()> {
         let mut world = self.world.borrow_mut();
-        world.enter(self.ring, &mut self.buffers);
+        world.enter(self.ring, &mut self.pools);
         world.begin_wait(self.ring, want, timeout);
         Ok(())
     }
@@ -91,8 +91,8 @@ impl Ring for SimRing {
         Ok(())
     }
 
-    fn buffers(&mut self) -> &mut BufRing {
-        &mut self.buffers
+    fn pools(&mut self) -> &mut Pools {
+        &mut self.pools
     }
 
     fn signal(&self) -> Option<&Waker> {

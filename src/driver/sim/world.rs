@@ -4,7 +4,7 @@ use super::HostSizes;
 use super::conn::Pipe;
 use crate::base::limits::SEND_BYTES_MAX;
 use crate::driver::batch::Batch;
-use crate::driver::buf_ring::BufRing;
+use crate::driver::buf_ring::Pools;
 use crate::driver::ring::{RingCompletion, Submission};
 use crate::driver::token::Token;
 use crate::driver::waker::Waker;
@@ -445,7 +445,7 @@ impl World {
         !state.submissions.is_empty() || state.plan.peek().is_some_and(|Reverse((due, _, _))| *due <= self.now)
     }
 
-    pub(super) fn enter(&mut self, ring: usize, buffers: &mut BufRing) {
+    pub(super) fn enter(&mut self, ring: usize, pools: &mut Pools) {
         if !self.rings[ring].submissions.is_empty() && self.chance(self.faults.refused_submit) {
             // EAGAIN.
             return;
@@ -462,11 +462,11 @@ impl World {
                 self.rings[ring].operations.get_mut(key).filter(|operation| operation.planned == Some(number));
             if let Some(operation) = operation {
                 operation.planned = None;
-                self.run(ring, key, buffers);
+                self.run(ring, key, pools);
             }
         }
         self.ring_bells(ring);
-        self.rings[ring].buffers_out = buffers.out();
+        self.rings[ring].buffers_out = pools.out();
     }
 
     fn ring_bells(&mut self, ring: usize) {
