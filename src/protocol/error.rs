@@ -206,3 +206,75 @@ impl From<ResponseError> for Failure {
         Self::Response(error)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::base::limits::CLOSE_REASON_BYTES_MAX;
+
+    /// Every rule, the code that its breach is answered with, and what is logged.
+    const RULES: [(ProtocolError, u16, &str); 17] = [
+        (ProtocolError::ReservedBits, 1002, "reserved bits must be zero (RFC 6455 section 5.2)"),
+        (ProtocolError::ReservedOpcode(0xb), 1002, "reserved opcode (RFC 6455 section 5.2; saw 0xb)"),
+        (ProtocolError::ControlFragmented, 1002, "control frames must not be fragmented (RFC 6455 section 5.5)"),
+        (ProtocolError::ControlTooLong, 1002, "control frames carry at most 125 bytes (RFC 6455 section 5.5)"),
+        (
+            ProtocolError::LengthNotMinimal,
+            1002,
+            "the payload length must use as few bytes as possible (RFC 6455 section 5.2)",
+        ),
+        (
+            ProtocolError::LengthSignBit,
+            1002,
+            "the most significant bit of a payload length must be zero (RFC 6455 section 5.2)",
+        ),
+        (ProtocolError::MaskMissing, 1002, "frames from a client must be masked (RFC 6455 section 5.1)"),
+        (ProtocolError::MaskPresent, 1002, "frames from a server must not be masked (RFC 6455 section 5.1)"),
+        (
+            ProtocolError::ContinuationWithoutMessage,
+            1002,
+            "continuation without a message to continue (RFC 6455 section 5.4)",
+        ),
+        (ProtocolError::MessageInsideMessage, 1002, "a new message inside an unfinished one (RFC 6455 section 5.4)"),
+        (
+            ProtocolError::ClosePayloadTooShort,
+            1002,
+            "a close payload is empty or at least 2 bytes (RFC 6455 section 5.5.1)",
+        ),
+        (
+            ProtocolError::CloseCodeInvalid(1005),
+            1002,
+            "this close code must not be sent (RFC 6455 section 7.4; saw 1005)",
+        ),
+        (ProtocolError::CloseReasonNotUtf8, 1007, "the close reason must be UTF-8 (RFC 6455 section 5.5.1)"),
+        (ProtocolError::TextNotUtf8, 1007, "text must be UTF-8 (RFC 6455 section 8.1)"),
+        (ProtocolError::MessageTooLong, 1009, "the message is too long (RFC 6455 section 10.4)"),
+        (ProtocolError::FrameTooLong, 1009, "the frame is too long (RFC 6455 section 10.4)"),
+        (ProtocolError::FragmentsTooMany, 1008, "the message has too many fragments (RFC 6455 section 10.4)"),
+    ];
+
+    #[test]
+    fn every_broken_rule_has_its_code_and_says_which_it_is() {
+        for (error, code, text) in RULES {
+            assert_eq!((error.close_code().number(), error.to_string().as_str()), (code, text));
+            assert_eq!(Failure::from(error).to_string(), text);
+            assert!(error.rule().len() <= CLOSE_REASON_BYTES_MAX, "{text}: it is sent as a close reason");
+        }
+    }
+
+    #[test]
+    fn refused_heads_and_responses_say_why() {
+        let refused = Failure::from(HeadError::new(431, "the head is too long"));
+        assert_eq!(refused.to_string(), "431: the head is too long");
+        for (error, text) in [
+            (ResponseError::Malformed("no status"), "the answer is not an HTTP response: no status"),
+            (ResponseError::Status(403), "the server answered 403 instead of 101"),
+            (ResponseError::NotUpgraded, "the answer lacks Upgrade: websocket or Connection: Upgrade"),
+            (ResponseError::AcceptMismatch, "Sec-WebSocket-Accept does not answer our key"),
+            (ResponseError::ProtocolNotOffered, "the server chose a subprotocol that was not offered"),
+            (ResponseError::ExtensionNotOffered, "the server chose an extension that was not offered"),
+        ] {
+            assert_eq!(Failure::from(error).to_string(), text);
+        }
+    }
+}
