@@ -115,7 +115,7 @@ fn uring(facts: &Facts, choice: DriverChoice, driver: Option<Driver>) -> Finding
         (_, DriverChoice::Epoll) => ("epoll, as asked for", Level::Note),
         _ => ("epoll, because io_uring is refused", Level::Advice),
     };
-    let mut finding = plain(KERNEL, SUBJECT, level, seen.to_owned(), format!("io_uring: {refusal}"));
+    let mut finding = plain(KERNEL, SUBJECT, level, seen.to_owned(), format!("io_uring is refused: {refusal}"));
     finding.step = allow_uring(facts);
     finding
 }

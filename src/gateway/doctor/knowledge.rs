@@ -111,7 +111,7 @@ pub(super) const SYSCTLS: [Sysctl; 4] = [
                to it",
         costs: "nothing by itself; it is what stops a program that leaks descriptors",
         without: "accepting fails with ENFILE; the server then rests 100 ms and tries again. The default follows the \
-                  machine's memory, one file for 10 KiB; systemd sets it to no limit",
+                  machine's memory, one file for 10 KiB; systemd (240) sets it to no limit",
     },
 ];
 

@@ -37,7 +37,7 @@ pub(super) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut grouped = String::new();
     for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index) % 3 == 0 {
+        if index > 0 && (digits.len() - index).is_multiple_of(3) {
             grouped.push(' ');
         }
         grouped.push(digit);
@@ -91,7 +91,11 @@ impl Page {
         if report.target.as_ref().is_none_or(|target| !target.holds) {
             self.line(&format!("To hold {}:", grouped(report.raise.connections)));
             for step in &report.raise.missing {
-                self.step(2, step);
+                if step.command.is_none() {
+                    self.text(2, 6, &format!("{}: {}", step.subject, step.note));
+                } else {
+                    self.step(2, step);
+                }
             }
         }
         for (class, verdict) in Class::ALL.into_iter().zip(&report.classes) {
@@ -120,7 +124,7 @@ impl Page {
                 self.line(&format!("{}{command}", " ".repeat(indent)));
                 self.text(indent + 4, indent + 4, &step.note);
             }
-            None => self.text(indent, indent + 4, &format!("{}: {}", step.subject, step.note)),
+            None => self.text(indent, indent, &step.note),
         }
     }
 
