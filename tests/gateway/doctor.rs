@@ -52,7 +52,7 @@ fn it_says_how_many_connections_this_host_holds() {
         assert!(answer.contains(said), "{text}");
     }
     assert!(text.trim_end().ends_with(answer), "{text}");
-    for said in ["\nkernel and driver\n", "\ndescriptors\n", "\nmemory\n", "\nprocessors\n", "\nkernel settings "] {
+    for said in ["\nkernel and driver\n", "\ndescriptors\n", "\nmemory\n", "\nshards\n", "\nkernel settings "] {
         assert!(text.contains(said), "{text}");
     }
 }

@@ -129,7 +129,12 @@ impl Plan {
                 while self.with_descriptors(limit) < connections && limit < u64::MAX / 2 {
                     limit = (limit * 2).next_power_of_two();
                 }
-                limit
+                // What takes no root is better than longer tables.
+                if now.hard > now.soft && self.with_descriptors(now.hard) >= connections {
+                    limit.min(now.hard)
+                } else {
+                    limit
+                }
             }
         }
     }

@@ -14,7 +14,7 @@ use std::io::ErrorKind;
 const KERNEL: &str = "kernel and driver";
 const DESCRIPTORS: &str = "descriptors";
 const MEMORY: &str = "memory";
-const PROCESSORS: &str = "processors";
+const SHARDS: &str = "shards";
 
 /// All findings but the kernel settings.
 pub(super) fn all(
@@ -29,7 +29,7 @@ pub(super) fn all(
     let mut findings = vec![kernel(facts), uring_disabled(facts), uring(facts, choice, driver)];
     findings.extend(context.descriptors());
     findings.extend(context.memory());
-    findings.extend(processors(facts, plan));
+    findings.extend(context.shards());
     findings
 }
 
@@ -207,7 +207,8 @@ impl Context<'_> {
             (Ok(max), Ok(used)) => Ok(format!("{} ({} in use)", number(*max), grouped(*used))),
             (Err(reason), _) | (_, Err(reason)) => Err(reason.clone()),
         };
-        let why = "open files of the whole system; direct descriptors count, and a client on this host takes as many";
+        let why = "open files of the whole system; direct descriptors count, a client on this host takes as many, and \
+                   a process with CAP_SYS_ADMIN is not held to it";
         findings.push(self.bound(DESCRIPTORS, Subject::Files, seen, why));
 
         if plan.driver == Driver::Epoll {
@@ -276,6 +277,18 @@ impl Context<'_> {
         findings
     }
 
+    fn shards(&self) -> Vec<Finding> {
+        let Self { facts, plan, .. } = self;
+        let mut findings = processors(facts, plan);
+        let shards =
+            if plan.shards == 1 { "the one shard".to_owned() } else { format!("each of {} shards", plan.shards) };
+        let seen = format!("{} of {shards}", grouped(plan.connections_max));
+        let why = "the server's own limit. The kernel spreads connections over the shards by hash, not evenly: one \
+                   may be full a little before the others";
+        findings.push(self.bound(SHARDS, Subject::Server, Ok(seen), why));
+        findings
+    }
+
     /// Not a bound on idle connections, whose queues are empty, and left alone: the kernel sets it by the memory.
     fn tcp_mem(&self) -> Finding {
         const SUBJECT: &str = "net.ipv4.tcp_mem";
@@ -304,7 +317,7 @@ impl Context<'_> {
 fn processors(facts: &Facts, plan: &Plan) -> Vec<Finding> {
     let mut findings = Vec::new();
     findings.push(if facts.cores == 0 {
-        unread(PROCESSORS, "cores", "the system does not say which cores this process may run on")
+        unread(SHARDS, "cores", "the system does not say which cores this process may run on")
     } else {
         let seen = format!("{} for this process, {} shard{}", facts.cores, plan.shards, plural(plan.shards));
         let (level, why) = if plan.shards > facts.cores as u64 {
@@ -315,16 +328,14 @@ fn processors(facts: &Facts, plan: &Plan) -> Vec<Finding> {
         } else {
             (Level::Ok, "a shard is a thread on a core of its own")
         };
-        plain(PROCESSORS, "cores", level, seen, why)
+        plain(SHARDS, "cores", level, seen, why)
     });
     findings.push(match &facts.cpu_quota {
-        Ok(None) => {
-            plain(PROCESSORS, "quota", Level::Ok, "none".to_owned(), "none of the control groups above sets one")
-        }
+        Ok(None) => plain(SHARDS, "quota", Level::Ok, "none".to_owned(), "none of the control groups above sets one"),
         Ok(Some(quota)) => {
             let seen = format!("{:.2} cores", quota.cores);
             let shards = (quota.cores.ceil() as u64).max(1);
-            let mut finding = plain(PROCESSORS, "quota", Level::Ok, seen, quota.file.clone());
+            let mut finding = plain(SHARDS, "quota", Level::Ok, seen, quota.file.clone());
             if shards < plan.shards {
                 finding.level = Level::Advice;
                 finding.why = format!("{}: with more shards than that all of them are halted at times", quota.file);
@@ -337,7 +348,7 @@ fn processors(facts: &Facts, plan: &Plan) -> Vec<Finding> {
             }
             finding
         }
-        Err(reason) => unread(PROCESSORS, "quota", reason),
+        Err(reason) => unread(SHARDS, "quota", reason),
     });
     findings
 }

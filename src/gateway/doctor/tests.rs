@@ -208,6 +208,9 @@ fn on_epoll_descriptors_are_the_limit() {
     assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -n 10240");
     // What it asks for is enough, and no more is said of it.
     assert!(host.descriptors(10_240, 524_288).asked(&question).ok);
+    // Where the hard limit does, it is enough.
+    let short = Host::new().descriptors(64, 4096).judged_for(100_000);
+    assert_eq!(command(short.target.as_ref().expect("asked for")), "ulimit -n 4096");
     // Beyond the hard limit it takes root, and beyond fs.nr_open that comes first.
     let host = Host::new().descriptors(1024, 4096);
     assert_eq!(command(&host.asked(&question).classes[0]), "prlimit --pid $$ --nofile=10240:10240");

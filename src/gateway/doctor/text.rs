@@ -101,7 +101,8 @@ impl Page {
         for (class, verdict) in Class::ALL.into_iter().zip(&report.classes) {
             self.verdict(class.name(), verdict);
         }
-        if let Some(target) = &report.target {
+        let is_class = |target: &&Verdict| Class::ALL.iter().any(|class| class.connections() == target.connections);
+        if let Some(target) = report.target.as_ref().filter(|target| !is_class(target)) {
             self.verdict(&grouped(target.connections), target);
         }
     }
