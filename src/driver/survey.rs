@@ -95,7 +95,7 @@ fn survey_rings() -> (Option<io::ErrorKind>, Vec<UringFeature>) {
             "one system call a turn, with its timeout",
             on_plain(&check_features),
         ),
-        feature("operations", "6.0", true, "accept, receive, send, cancel, close, poll", on_plain(&check_operations)),
+        feature("operations", "5.11", true, "accept, receive, send, cancel, close, poll", on_plain(&check_operations)),
         feature(
             "direct descriptors",
             "5.19",

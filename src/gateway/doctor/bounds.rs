@@ -15,6 +15,8 @@ pub(super) struct Plan {
     pub(super) shards: u64,
     /// Of each shard.
     pub(super) connections_max: u64,
+    /// RLIMIT_NOFILE as it bounds the length of a ring's table.
+    pub(super) table: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -83,9 +85,9 @@ pub(super) fn bounds(facts: &Facts, plan: &Plan) -> Vec<Bound> {
         bounds.push((Subject::Watches, facts.epoll_watches.as_ref().ok().copied()));
     }
     let memory = facts.memory_available.as_ref().ok();
-    bounds.push((Subject::Memory, memory.map(|room| plan.with_memory(facts, *room))));
+    bounds.push((Subject::Memory, memory.map(|room| plan.with_memory(*room))));
     if let Ok(Some(limit)) = &facts.memory_limit {
-        bounds.push((Subject::Group, Some(plan.with_memory(facts, limit.room()))));
+        bounds.push((Subject::Group, Some(plan.with_memory(limit.room()))));
     }
     let known = |(subject, allows): (Subject, Option<u64>)| Some(Bound { subject, allows: allows? });
     let mut bounds: Vec<Bound> = bounds.into_iter().filter_map(known).collect();
@@ -93,7 +95,25 @@ pub(super) fn bounds(facts: &Facts, plan: &Plan) -> Vec<Bound> {
     bounds
 }
 
+/// What must be changed, so that so many are held.
+pub(super) fn missing(facts: &Facts, plan: &Plan, connections: u64) -> Vec<Step> {
+    let plan = plan.raised_for(facts, connections);
+    let short = bounds(facts, &plan).into_iter().filter(|bound| bound.allows < connections);
+    short.map(|bound| bound.step(facts, &plan, connections)).collect()
+}
+
 impl Plan {
+    /// The same, with tables as long as they are once RLIMIT_NOFILE has been raised for so many, if it must be: longer ones
+    /// cost less memory.
+    fn raised_for(&self, facts: &Facts, connections: u64) -> Self {
+        match (self.driver, facts.descriptors.as_ref()) {
+            (Driver::Uring, Ok(now)) if self.with_descriptors(now.soft) < connections => {
+                Self { table: self.descriptors_for(connections, *now), ..*self }
+            }
+            _ => *self,
+        }
+    }
+
     /// Connections of one ring where RLIMIT_NOFILE is `limit`.
     pub(super) fn slots(&self, limit: u64) -> u64 {
         let links_max = usize::try_from(self.connections_max).unwrap_or(usize::MAX);
@@ -140,28 +160,27 @@ impl Plan {
     }
 
     /// Bytes that the rings of all shards take at the start, and the share of further ones in each connection.
-    fn ring_bytes(&self, facts: &Facts) -> (u64, u64) {
+    fn ring_bytes(&self) -> (u64, u64) {
         let Driver::Uring = self.driver else { return (0, 0) };
         let (first, further) = UringConfig::default().ring_bytes();
-        let slots = facts.descriptors.as_ref().map_or(TABLE_SLOTS_MAX, |limit| self.slots(limit.soft));
-        (first * self.shards, further.div_ceil(slots))
+        (first * self.shards, further.div_ceil(self.slots(self.table)))
     }
 
     /// Bytes of one connection.
-    pub(super) fn connection_bytes(&self, facts: &Facts) -> u64 {
-        CONNECTION_BYTES + self.ring_bytes(facts).1
+    pub(super) fn connection_bytes(&self) -> u64 {
+        CONNECTION_BYTES + self.ring_bytes().1
     }
 
     /// Connections that so much memory holds.
-    fn with_memory(&self, facts: &Facts, room: u64) -> u64 {
-        let (first, _) = self.ring_bytes(facts);
-        (room - room / MEMORY_SPARED).saturating_sub(first) / self.connection_bytes(facts)
+    fn with_memory(&self, room: u64) -> u64 {
+        let (first, _) = self.ring_bytes();
+        (room - room / MEMORY_SPARED).saturating_sub(first) / self.connection_bytes()
     }
 
     /// Memory that so many connections want.
-    pub(super) fn memory_for(&self, facts: &Facts, connections: u64) -> u64 {
-        let (first, _) = self.ring_bytes(facts);
-        let bytes = connections.saturating_mul(self.connection_bytes(facts)).saturating_add(first);
+    pub(super) fn memory_for(&self, connections: u64) -> u64 {
+        let (first, _) = self.ring_bytes();
+        let bytes = connections.saturating_mul(self.connection_bytes()).saturating_add(first);
         bytes.saturating_add(bytes.div_ceil(MEMORY_SPARED - 1))
     }
 }
@@ -185,7 +204,7 @@ impl Bound {
             }
             Subject::Watches => set(self.subject.name(), (connections + connections / 4).next_multiple_of(65_536)),
             Subject::Memory => {
-                let wanted = mebibytes(plan.memory_for(facts, connections));
+                let wanted = mebibytes(plan.memory_for(connections));
                 (None, format!("so many take {wanted} MiB of available memory: free some, or add some"))
             }
             Subject::Group => more_of_the_group(facts, plan, connections),
@@ -215,8 +234,12 @@ fn more_descriptors(facts: &Facts, plan: &Plan, connections: u64) -> Remedy {
 
 fn more_of_the_group(facts: &Facts, plan: &Plan, connections: u64) -> Remedy {
     let Ok(Some(limit)) = &facts.memory_limit else { return (None, String::new()) };
-    let wanted = mebibytes(limit.used.saturating_add(plan.memory_for(facts, connections)));
-    let note = format!("as root; in a systemd unit MemoryMax={wanted}M; for a container --memory {wanted}m");
+    let wanted = mebibytes(limit.used.saturating_add(plan.memory_for(connections)));
+    let note = if limit.file.ends_with("memory.high") {
+        format!("as root; in a systemd unit MemoryHigh={wanted}M")
+    } else {
+        format!("as root; in a systemd unit MemoryMax={wanted}M; for a container --memory {wanted}m")
+    };
     (Some(format!("echo {} > {}", wanted << 20, limit.file)), note)
 }
 

@@ -40,6 +40,8 @@ struct Names {
 }
 
 const VERSION_2: Names = Names { limit: "memory.max", used: "memory.current", inactive: "inactive_file" };
+/// Above this the kernel holds processes back until they are below it.
+const VERSION_2_HIGH: Names = Names { limit: "memory.high", ..VERSION_2 };
 const VERSION_1: Names =
     Names { limit: "memory.limit_in_bytes", used: "memory.usage_in_bytes", inactive: "total_inactive_file" };
 
@@ -47,7 +49,7 @@ const VERSION_1: Names =
 pub(super) fn memory_limit(proc: &Proc<'_>) -> Read<Option<MemoryLimit>> {
     let hierarchies = Hierarchies::read(proc)?;
     let mut least: Option<MemoryLimit> = None;
-    for (controller, names) in [(None, &VERSION_2), (Some("memory"), &VERSION_1)] {
+    for (controller, names) in [(None, &VERSION_2), (None, &VERSION_2_HIGH), (Some("memory"), &VERSION_1)] {
         for folder in hierarchies.folders(controller) {
             let file = format!("{folder}/{}", names.limit);
             // The root has none, and "max" is no number: neither limits.

@@ -1,10 +1,10 @@
 //! What is found on a host, one thing after another, each with what it means and what to do.
 
-use super::bounds::{Bound, Driver, Plan, Subject, mebibytes, set, value_of};
+use super::bounds::{Bound, Driver, Plan, Subject, mebibytes, missing, set, value_of};
 use super::host::{Facts, Read};
 use super::knowledge::{
-    Bounds, CONNECTION_BYTES, CONNTRACK_MAX, Class, FILE_MAX, KERNEL_BYTES, MEMORY_SPARED, SYN_BACKLOG, SYSCTLS,
-    Sysctl, USER_BYTES,
+    Bounds, CONNECTION_BYTES, CONNTRACK_MAX, Class, FILE_MAX, KERNEL_BYTES, MEMORY_SPARED, SOMAXCONN, SYN_BACKLOG,
+    SYSCTLS, Sysctl, USER_BYTES,
 };
 use super::report::{Cell, Finding, Level, Row, Step};
 use super::text::grouped;
@@ -25,7 +25,7 @@ pub(super) fn all(
     driver: Option<Driver>,
     reference: u64,
 ) -> Vec<Finding> {
-    let context = Context { facts, plan, bounds, reference };
+    let context = Context { facts, plan, bounds, reference, missing: missing(facts, plan, reference) };
     let mut findings = vec![kernel(facts), uring_disabled(facts), uring(facts, choice, driver)];
     findings.extend(context.descriptors());
     findings.extend(context.memory());
@@ -120,11 +120,18 @@ fn uring(facts: &Facts, choice: DriverChoice, driver: Option<Driver>) -> Finding
     finding
 }
 
+/// With fewer descriptors a refusal may be for want of them.
+const DESCRIPTORS_TRIED: u64 = 32;
+
 /// How io_uring is had where it is refused.
 pub(super) fn allow_uring(facts: &Facts) -> Option<Step> {
     facts.uring.refusal.as_ref()?;
     const POLICY: &str = "if the host's policy allows io_uring: that is a decision about security";
     let disabled = facts.uring_disabled.as_ref().ok().copied();
+    if facts.descriptors.as_ref().is_ok_and(|limit| limit.soft < DESCRIPTORS_TRIED) {
+        let note = "it was tried with too few descriptors: raise RLIMIT_NOFILE first, then ask again".to_owned();
+        return Some(Step { subject: "io_uring".to_owned(), allows: None, command: None, note });
+    }
     let is_old = facts.kernel.as_ref().is_ok_and(|release| version(release) < (6, 1));
     let (command, note) = match (facts.uring.setup_refusal, disabled) {
         (Some(ErrorKind::PermissionDenied), Some(2..)) => {
@@ -157,6 +164,8 @@ struct Context<'a> {
     bounds: &'a [Bound],
     /// Connections that a bound is held against.
     reference: u64,
+    /// What must be changed for so many.
+    missing: Vec<Step>,
 }
 
 impl Context<'_> {
@@ -169,10 +178,14 @@ impl Context<'_> {
         let mut finding = plain(section, subject.name(), Level::Ok, seen, why);
         if let Some(bound) = self.bounds.iter().find(|bound| bound.subject == subject) {
             finding.allows = Some(bound.allows);
-            if bound.allows < self.reference {
-                finding.level = Level::Short;
-                finding.step = Some(bound.step(self.facts, self.plan, self.reference));
-            }
+            let missing = self.missing.iter().find(|step| step.subject == subject.name());
+            finding.level = match missing {
+                Some(_) => Level::Short,
+                // It will do once something else has been changed.
+                None if bound.allows < self.reference => Level::Note,
+                None => Level::Ok,
+            };
+            finding.step = missing.cloned();
         }
         finding
     }
@@ -221,9 +234,9 @@ impl Context<'_> {
 
     /// Short tables mean many rings, each with queues and buffers of its own.
     fn advise_longer_tables(&self, finding: &mut Finding) {
-        let Self { facts, plan, bounds, reference } = self;
+        let Self { facts, plan, bounds, reference, .. } = self;
         let Ok(limit) = facts.descriptors else { return };
-        let share = plan.connection_bytes(facts) - CONNECTION_BYTES;
+        let share = plan.connection_bytes() - CONNECTION_BYTES;
         let has_further_rings = *reference > plan.shards * plan.slots(limit.soft);
         let bound = bounds.iter().find(|bound| bound.subject == Subject::Descriptors);
         let (true, true, Level::Ok, Some(bound)) =
@@ -256,7 +269,7 @@ impl Context<'_> {
             "an idle connection is reckoned at {} bytes: {} of the kernel's, half of the 9.5 KiB measured for both ends \
              over the loopback; up to {USER_BYTES} of the server's, measured; rounded up, and its share of further \
              rings. Messages on their way come on top; an eighth of the memory is spared for them",
-            grouped(plan.connection_bytes(facts)),
+            grouped(plan.connection_bytes()),
             grouped(KERNEL_BYTES)
         );
         const _: () = assert!(MEMORY_SPARED == 8);
@@ -405,7 +418,10 @@ fn row(sysctl: &'static Sysctl, facts: &Facts, target: Option<u64>) -> Row {
         _ => None,
     };
     let step = matches!(verdict, Level::Short | Level::Advice).then(|| {
-        let (command, note) = set(sysctl.key, value_of(sysctl.key, asked, used));
+        let (command, mut note) = set(sysctl.key, value_of(sysctl.key, asked, used));
+        if sysctl.key == SOMAXCONN {
+            note.push_str("; then start the server anew, which takes it up as it begins to listen");
+        }
         Step { subject: sysctl.key.to_owned(), allows: None, command, note }
     });
     Row {

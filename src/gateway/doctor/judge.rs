@@ -1,10 +1,10 @@
 //! The judgement: from what was read to what is said. A function of its arguments.
 
 use super::Question;
-use super::bounds::{Bound, Driver, Plan, bounds};
+use super::bounds::{self, Driver, Plan};
 use super::findings;
 use super::host::Facts;
-use super::knowledge::Class;
+use super::knowledge::{Class, TABLE_SLOTS_MAX};
 use super::report::{Feature, Finding, Level, Report, Row, SCHEMA, Server, Step, Verdict};
 use ringwave::DriverChoice;
 use ringwave::driver::FeatureState;
@@ -17,8 +17,9 @@ pub(super) fn judge(facts: &Facts, question: &Question) -> Report {
         driver: driver.unwrap_or(Driver::Uring),
         shards: if question.shards == 0 { facts.cores.max(1) as u64 } else { u64::from(question.shards) },
         connections_max: u64::from(question.connections_max),
+        table: facts.descriptors.as_ref().map_or(TABLE_SLOTS_MAX, |limit| limit.soft),
     };
-    let bounds = bounds(facts, &plan);
+    let bounds = bounds::bounds(facts, &plan);
     let reference = question.target.unwrap_or(Class::Million.connections());
     let sysctls = findings::sysctls(facts, question.target);
     let findings = findings::all(facts, &plan, &bounds, question.driver, driver, reference);
@@ -26,7 +27,7 @@ pub(super) fn judge(facts: &Facts, question: &Question) -> Report {
         findings.iter().filter(|finding| finding.level == Level::Advice).filter_map(|finding| finding.step.clone());
     let low_sysctls = sysctls.iter().filter(|row| row.level == Level::Advice).filter_map(|row| row.step.clone());
     let advice: Vec<Step> = low.chain(low_sysctls).collect();
-    let judged = Judged { facts, plan: &plan, bounds: &bounds, advice: &advice, starts: driver.is_some() };
+    let judged = Judged { facts, plan: &plan, advice: &advice, starts: driver.is_some() };
     let tightest = bounds.first().expect("the server has a limit of its own");
     let connections = if driver.is_some() { tightest.allows } else { 0 };
     let next = |connections: u64| {
@@ -72,7 +73,6 @@ fn driver_of(facts: &Facts, choice: DriverChoice) -> Option<Driver> {
 struct Judged<'a> {
     facts: &'a Facts,
     plan: &'a Plan,
-    bounds: &'a [Bound],
     advice: &'a [Step],
     starts: bool,
 }
@@ -83,8 +83,7 @@ impl Judged<'_> {
         if !self.starts {
             missing.extend(findings::allow_uring(self.facts));
         }
-        let short = self.bounds.iter().filter(|bound| bound.allows < connections);
-        missing.extend(short.map(|bound| bound.step(self.facts, self.plan, connections)));
+        missing.extend(bounds::missing(self.facts, self.plan, connections));
         // What is missing is not advised besides.
         let is_missing = |step: &&Step| missing.iter().any(|other| other.subject == step.subject);
         let advice = self.advice.iter().filter(|step| !is_missing(step)).cloned().collect();

@@ -168,6 +168,9 @@ fn an_old_kernel_runs_on_epoll() {
     // The queue is short: that costs time in a burst, no connection for good.
     let somaxconn = row(&report, SOMAXCONN);
     assert_eq!((somaxconn.level, &*somaxconn.says), (Level::Advice, "low: bursts wait"));
+    let step = somaxconn.step.as_ref().expect("advice");
+    assert_eq!(step.command.as_deref(), Some("sysctl -w net.core.somaxconn=4096"));
+    assert!(step.note.contains("start the server anew"), "{}", step.note);
     let advised = report.target.as_ref().expect("asked for").advice.iter().map(|step| &*step.subject);
     assert_eq!(advised.collect::<Vec<_>>(), ["io_uring", SOMAXCONN]);
 }
@@ -272,6 +275,38 @@ fn a_control_groups_limit_counts_and_its_idle_pages_do_not() {
     // What it asks for is enough.
     let bytes = command.split(' ').nth(1).expect("a number");
     assert!(host.file(&format!("{group}/memory.max"), bytes).judged_for(1_000_000).ok);
+}
+
+#[test]
+fn where_a_control_group_is_held_back_counts_as_its_limit() {
+    let group = "sys/fs/cgroup/system.slice";
+    let host = Host::new()
+        .file(&format!("{group}/memory.max"), &format!("{}\n", 2 * GIB))
+        .file(&format!("{group}/memory.high"), &format!("{GIB}\n"))
+        .file(&format!("{group}/memory.current"), "0\n");
+    let report = host.judged_for(1_000_000);
+    let [step] = &*report.raise.missing else { panic!("one thing: {:?}", report.raise) };
+    assert!(step.command.as_ref().is_some_and(|command| command.ends_with("/system.slice/memory.high")), "{step:?}");
+    assert!(step.note.contains("MemoryHigh="), "{}", step.note);
+}
+
+#[test]
+fn what_longer_tables_save_is_not_missing() {
+    // With tables of 64 the rings take more memory than the connections; with longer ones there is enough.
+    let host = Host::new().descriptors(64, 524_288).available(8 * GIB);
+    let report = host.judged_for(1_000_000);
+    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -n 16384");
+    let memory = finding(&report, "memory");
+    assert_eq!(memory.level, Level::Note);
+    assert!(memory.allows.is_some_and(|allows| allows < 1_000_000), "{memory:?}");
+    assert!(host.descriptors(16_384, 524_288).judged_for(1_000_000).ok);
+}
+
+#[test]
+fn a_refusal_for_want_of_descriptors_is_told_from_others() {
+    let host = Host::new().descriptors(6, 6).refused(None, "eventfd: Too many open files (os error 24)");
+    let step = finding(&host.judged(), "driver").step.clone().expect("advice");
+    assert!(step.note.contains("too few descriptors"), "{}", step.note);
 }
 
 #[test]
