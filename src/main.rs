@@ -1,9 +1,9 @@
-//! The stand-alone server: flags, signals, exit codes. What it serves stands in `gateway`.
+//! The stand-alone server: flags, signals, exit codes. What it serves, and how it judges a host, stands in `gateway`.
 //!
 //! | exit code | when |
 //! |---|---|
-//! | 0 | it was told to end, and every session got its goodbye |
-//! | 1 | it could not start, or a shard failed |
+//! | 0 | it was told to end, and every session got its goodbye; `doctor`: nothing must be changed |
+//! | 1 | it could not start, or a shard failed; `doctor`: something is missing |
 //! | 2 | a flag is wrong |
 //! | 3 | it was told to end, and its deadline cut sessions off |
 //! | 101 | a shard panicked: a mistake of the engine's |
@@ -12,7 +12,7 @@
 mod gateway;
 
 use clap::Parser;
-use gateway::args::{Cli, ServeArgs};
+use gateway::args::{Action, Cli, ServeArgs};
 use gateway::log::{Event, Log};
 use gateway::{App, Common};
 use ringwave::{Drain, Handle, Server};
@@ -28,7 +28,11 @@ const CUT_OFF: u8 = 3;
 const AT_ONCE: i32 = 130;
 
 fn main() -> ExitCode {
-    match serve(&Cli::parse().into_serve()) {
+    let done = match Cli::parse().into_action() {
+        Action::Serve(args) => serve(&args),
+        Action::Doctor(args) => gateway::doctor::answer(&args.question(), args.output()),
+    };
+    match done {
         Ok(code) => code,
         Err(error) => {
             // A server does not depend on there being anybody who reads this.

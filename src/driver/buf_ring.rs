@@ -37,6 +37,13 @@ pub(super) struct PoolConfig {
     pub(super) bytes_each: u32,
 }
 
+impl PoolConfig {
+    /// Bytes of all its buffers.
+    pub(super) const fn bytes(self) -> u64 {
+        self.count as u64 * self.bytes_each as u64
+    }
+}
+
 /// A ring's pools.
 #[derive(Debug)]
 pub(super) struct Pools([BufRing; Pool::ALL.len()]);

@@ -23,6 +23,7 @@ mod ring;
 #[cfg(feature = "simulation")]
 pub mod sim;
 mod socket;
+mod survey;
 mod system_ring;
 mod token;
 mod uring;
@@ -33,6 +34,7 @@ pub use batch::{Batch, BatchPool};
 pub use epoll::{Epoll, EpollConfig};
 pub use probe::probe_uring;
 pub use socket::{Listener, listen_on};
+pub use survey::{FeatureState, UringFeature, UringSurvey, survey_uring};
 pub use system_ring::descriptor_limit;
 pub use uring::{Uring, UringConfig};
 pub use waker::Waker;

@@ -20,12 +20,23 @@ const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 /// # Errors
 /// What is missing or refused, in words.
 pub fn probe_uring() -> io::Result<()> {
+    try_uring(false).map(drop)
+}
+
+/// A connection that was served for a try.
+pub(super) struct Served {
+    /// Whether the driver told where it came from.
+    pub(super) has_peer: bool,
+}
+
+/// Serves a connection through the io_uring driver; `None` if there is no loopback to try it on.
+pub(super) fn try_uring(peer_addresses: bool) -> io::Result<Option<Served>> {
     // On a thread of its own: what the kernel does when a ring is gone interrupts system calls of the thread that had it.
-    let probe = std::thread::Builder::new().name("probe".to_owned()).spawn(probe_here)?;
+    let probe = std::thread::Builder::new().name("probe".to_owned()).spawn(move || try_here(peer_addresses))?;
     probe.join().unwrap_or_else(|_| Err(io::Error::other("the driver panicked on a connection that it was to serve")))
 }
 
-fn probe_here() -> io::Result<()> {
+fn try_here(peer_addresses: bool) -> io::Result<Option<Served>> {
     let config = UringConfig {
         links_max: 2,
         buffer_count: 2,
@@ -33,7 +44,7 @@ fn probe_here() -> io::Result<()> {
         bulk_buffer_count: 1,
         bulk_buffer_bytes: 512,
         table_slots: 2,
-        peer_addresses: false,
+        peer_addresses,
     };
     // The set-up asks for the operations too.
     let driver = Uring::new(config)?;
@@ -42,10 +53,10 @@ fn probe_here() -> io::Result<()> {
 }
 
 /// Serves a connection of our own: accept, receive, send, close.
-fn serve_one(mut driver: Uring) -> io::Result<()> {
+fn serve_one(mut driver: Uring) -> io::Result<Option<Served>> {
     let Ok(mut listeners) = listen_on(SocketAddr::from((Ipv4Addr::LOCALHOST, 0)), 1, None) else {
         // Without a loopback there is nothing to try it on, and that is not the ring's fault.
-        return Ok(());
+        return Ok(None);
     };
     let listener = listeners.remove(0);
     let address = listener.local_addr();
@@ -54,11 +65,15 @@ fn serve_one(mut driver: Uring) -> io::Result<()> {
     peer.set_read_timeout(Some(TRY_TIMEOUT))?;
     peer.write_all(b"?")?;
     let begin = Instant::now();
+    let mut served = Served { has_peer: false };
     while begin.elapsed() < TRY_TIMEOUT {
         driver.wait(Some(TRY_TIMEOUT / 10))?;
         while let Some(completion) = driver.next_completion() {
             match completion {
-                Completion::Accepted { link, .. } => driver.recv_start(link),
+                Completion::Accepted { link, peer } => {
+                    served.has_peer = peer.is_some();
+                    driver.recv_start(link);
+                }
                 Completion::Received { link, buffer } => {
                     let is_whole = driver.bytes(&buffer) == b"?";
                     driver.recycle(buffer);
@@ -73,7 +88,11 @@ fn serve_one(mut driver: Uring) -> io::Result<()> {
                 Completion::Closed { .. } => {
                     let mut answer = Vec::new();
                     peer.read_to_end(&mut answer)?;
-                    return if answer == b"!" { Ok(()) } else { Err(io::Error::other("the answer did not arrive")) };
+                    return if answer == b"!" {
+                        Ok(Some(served))
+                    } else {
+                        Err(io::Error::other("the answer did not arrive"))
+                    };
                 }
                 Completion::AcceptFailed { error }
                 | Completion::Sent { error: Some(error), .. }

@@ -44,6 +44,20 @@ pub(super) struct RingConfig {
     pub(super) bulk: PoolConfig,
 }
 
+impl RingConfig {
+    /// Bytes of an io_uring_sqe and an io_uring_cqe.
+    const SUBMISSION_BYTES: u64 = 64;
+    const COMPLETION_BYTES: u64 = 16;
+
+    /// Bytes of its queues and receive buffers.
+    pub(super) fn bytes(&self) -> u64 {
+        u64::from(self.submissions) * Self::SUBMISSION_BYTES
+            + u64::from(self.completions) * Self::COMPLETION_BYTES
+            + self.standard.bytes()
+            + self.bulk.bytes()
+    }
+}
+
 /// One ring: a queue of submissions, a queue of completions, a table of direct descriptors, pools of receive buffers.
 pub(super) trait Ring {
     /// Queues a submission. `false` if the queue is full: submit, then try again.

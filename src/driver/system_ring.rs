@@ -92,13 +92,11 @@ struct Scatter {
 }
 
 impl SystemRing {
-    fn new(config: &RingConfig, signalled: bool) -> io::Result<Self> {
+    pub(super) fn new(config: &RingConfig, signalled: bool) -> io::Result<Self> {
         // First what is cheap to be refused.
         let signal = signalled.then(Waker::new).transpose().map_err(named("eventfd"))?;
         let ring = set_up(config)?;
-        if !ring.params().is_feature_submit_stable() || !ring.params().is_feature_ext_arg() {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "the ring lacks SUBMIT_STABLE or EXT_ARG"));
-        }
+        check_features(&ring)?;
         check_operations(&ring)?;
         ring.submitter().register_files_sparse(config.slots).map_err(named("register_files_sparse"))?;
         let pools = Pools::new(config.standard, config.bulk).map_err(named("mmap"))?;
@@ -331,30 +329,42 @@ impl Scatter {
     }
 }
 
+/// Whether a ring with these features does what we take for granted.
+pub(super) fn check_features(ring: &IoUring) -> io::Result<()> {
+    if ring.params().is_feature_submit_stable() && ring.params().is_feature_ext_arg() {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::Unsupported, "the ring lacks SUBMIT_STABLE or EXT_ARG"))
+}
+
 /// The ring as it was measured best: one issuer, task work deferred to our own enters, no indirection on submission.
 fn set_up(config: &RingConfig) -> io::Result<IoUring> {
-    let build = |without_array: bool| {
-        let mut builder = IoUring::builder();
-        builder
-            .setup_single_issuer()
-            .setup_defer_taskrun()
-            .setup_taskrun_flag()
-            .setup_submit_all()
-            .setup_clamp()
-            .setup_cqsize(config.completions);
-        if without_array {
-            builder.setup_no_sqarray();
-        }
-        builder.build(config.submissions)
-    };
     // NO_SQARRAY came with 6.6; the rest with 6.1.
-    build(true)
-        .or_else(|error| if error.raw_os_error() == Some(libc::EINVAL) { build(false) } else { Err(error) })
+    build(config.submissions, config.completions, true)
+        .or_else(|error| match error.raw_os_error() {
+            Some(libc::EINVAL) => build(config.submissions, config.completions, false),
+            _ => Err(error),
+        })
         .map_err(named("io_uring_setup"))
 }
 
+pub(super) fn build(submissions: u32, completions: u32, without_array: bool) -> io::Result<IoUring> {
+    let mut builder = IoUring::builder();
+    builder
+        .setup_single_issuer()
+        .setup_defer_taskrun()
+        .setup_taskrun_flag()
+        .setup_submit_all()
+        .setup_clamp()
+        .setup_cqsize(completions);
+    if without_array {
+        builder.setup_no_sqarray();
+    }
+    builder.build(submissions)
+}
+
 /// Whether the kernel knows what every connection needs.
-fn check_operations(ring: &IoUring) -> io::Result<()> {
+pub(super) fn check_operations(ring: &IoUring) -> io::Result<()> {
     const NEEDED: [(&str, u8); 8] = [
         ("ACCEPT", opcode::AcceptMulti::CODE),
         ("RECV", opcode::Recv::CODE),

@@ -43,6 +43,7 @@ impl Operation {
     }
 
     /// The pool that a receive is served from; none for what is no receive.
+    #[cfg(feature = "simulation")]
     pub(super) const fn pool(self) -> Option<Pool> {
         match self {
             Self::Receive => Some(Pool::Standard),

@@ -71,6 +71,16 @@ impl Default for UringConfig {
 }
 
 impl UringConfig {
+    /// Length of each ring's descriptor table where RLIMIT_NOFILE is `descriptors`: connections that one ring serves.
+    pub fn slots_with(&self, descriptors: u32) -> u32 {
+        self.slots(descriptors)
+    }
+
+    /// Bytes of the queues and receive buffers of a shard's first ring, and of each further one.
+    pub fn ring_bytes(&self) -> (u64, u64) {
+        (self.first_bank(0).bytes(), self.further_bank(0).bytes())
+    }
+
     fn slots(&self, table_slots_max: u32) -> u32 {
         let wanted = u32::try_from(self.links_max.clamp(1, LINKS_MAX)).unwrap_or(u32::MAX);
         let table = if self.table_slots == 0 { u32::MAX } else { self.table_slots };

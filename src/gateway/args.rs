@@ -1,8 +1,10 @@
-//! Flags and environment variables of the server, and the configuration they make.
+//! Flags and environment variables of the server, and what they make: its configuration, or a question to the doctor.
 
+use super::doctor::{Output, Question};
 use super::log::Ends;
 use super::values::{
-    DrainCode, Optional, RateChoice, SlowConsumer, byte_rate, bytes, count_rate, duration, optional_duration,
+    DrainCode, Optional, RateChoice, SlowConsumer, SysctlChoice, byte_rate, bytes, connections, count_rate, duration,
+    optional_duration,
 };
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
@@ -32,15 +34,81 @@ pub(crate) struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     /// Run the server (also the default)
-    Serve(ServeArgs),
+    Serve(Box<ServeArgs>),
+    /// Judge this host: how many connections it holds now, what limits them, and what to change for more
+    #[command(after_help = DOCTOR_HELP)]
+    Doctor(DoctorArgs),
+}
+
+const DOCTOR_HELP: &str = "It changes nothing. It judges for a server that is started from here: with the limits, the \
+                           control group and the environment of this shell.\n\n\
+                           It ends with 0, or with 1 if something is missing for --connections, or if the driver that is \
+                           asked for is not to be had; with 2 if a flag is wrong.";
+
+/// What there is to do.
+pub(crate) enum Action {
+    /// Run the server.
+    Serve(Box<ServeArgs>),
+    /// Judge this host.
+    Doctor(DoctorArgs),
 }
 
 impl Cli {
-    /// The options of the only thing there is to do.
-    pub(crate) fn into_serve(self) -> ServeArgs {
+    /// What was asked for.
+    pub(crate) fn into_action(self) -> Action {
         match self.command {
-            Some(Command::Serve(args)) => args,
-            None => self.serve,
+            Some(Command::Serve(args)) => Action::Serve(args),
+            Some(Command::Doctor(args)) => Action::Doctor(args),
+            None => Action::Serve(Box::new(self.serve)),
+        }
+    }
+}
+
+/// Options of `doctor`.
+#[derive(Args, Debug)]
+pub(crate) struct DoctorArgs {
+    /// Connections that this host is to hold: 10k, 1m, 250000
+    #[arg(long, value_name = "N", value_parser = connections)]
+    connections: Option<u64>,
+
+    /// Answer as JSON
+    #[arg(long)]
+    json: bool,
+
+    /// Judge nothing; print the kernel settings for a number of connections as sysctl/ has them, or its table
+    #[arg(long, value_name = "10k|100k|1m|table", hide_possible_values = true, conflicts_with_all = ["connections", "json"])]
+    sysctl: Option<SysctlChoice>,
+
+    /// As the server is started
+    #[arg(long, value_name = "auto|uring|epoll", default_value_t = DriverChoice::Auto, env = "RINGWAVE_DRIVER")]
+    driver: DriverChoice,
+
+    /// As the server is started; 0 takes one for each core
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = value_parser!(u32).range(..=1024), env = "RINGWAVE_SHARDS")]
+    shards: u32,
+
+    /// As the server is started: WebSockets of a shard at most
+    #[arg(long, value_name = "N", default_value_t = 1_048_576, value_parser = value_parser!(u32).range(1..=134_217_728), env = "RINGWAVE_MAX_CONNECTIONS")]
+    max_connections: u32,
+}
+
+impl DoctorArgs {
+    /// What the doctor is asked.
+    pub(crate) fn question(&self) -> Question {
+        Question {
+            target: self.connections,
+            driver: self.driver,
+            shards: self.shards,
+            connections_max: self.max_connections,
+        }
+    }
+
+    /// What it is to answer with.
+    pub(crate) fn output(&self) -> Output {
+        match self.sysctl {
+            Some(choice) => Output::Sysctl(choice.class()),
+            None if self.json => Output::Json,
+            None => Output::Text,
         }
     }
 }
@@ -314,7 +382,10 @@ mod tests {
 
     fn args(flags: &[&str]) -> Result<ServeArgs, String> {
         let cli = Cli::try_parse_from([&["ringwave"], flags].concat()).map_err(|error| error.to_string())?;
-        Ok(cli.into_serve())
+        match cli.into_action() {
+            Action::Serve(args) => Ok(*args),
+            Action::Doctor(_) => Err("it is the doctor that is asked".to_owned()),
+        }
     }
 
     fn config(flags: &[&str]) -> Result<Config, String> {
@@ -402,6 +473,36 @@ mod tests {
         ] {
             let error = error(&[flag, value]);
             assert!(error.contains(flag) && error.contains(seen), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_doctor_is_asked() {
+        let doctor = |flags: &[&str]| {
+            let cli = Cli::try_parse_from([&["ringwave", "doctor"], flags].concat());
+            match cli.map_err(|error| error.to_string())?.into_action() {
+                Action::Doctor(args) => Ok((args.question(), args.output())),
+                Action::Serve(_) => Err("it is to serve".to_owned()),
+            }
+        };
+        let (question, output) = doctor(&["--driver", "auto", "--shards", "0"]).expect("sound");
+        let asked_nothing =
+            Question { target: None, driver: DriverChoice::Auto, shards: 0, connections_max: 1_048_576 };
+        assert_eq!((question, output), (asked_nothing, Output::Text));
+        let (question, output) = doctor(&["--connections", "100k", "--json", "--max-connections", "7"]).expect("sound");
+        assert_eq!((question.target, question.connections_max, output), (Some(100_000), 7, Output::Json));
+        assert_eq!(doctor(&["--sysctl", "table"]).expect("sound").1, Output::Sysctl(None));
+        for (flags, seen) in [
+            (&["--connections", "0"][..], "--connections"),
+            (&["--connections", "many"], "write 250000, 10k, 1m"),
+            (&["--sysctl", "2m"], "10k, 100k, 1m, table"),
+            (&["--sysctl", "1m", "--json"], "cannot be used with"),
+            (&["--conections", "1m"], "--connections"),
+            (&["--driver", "kqueue"], "choose auto, uring or epoll"),
+            (&["--listen", "127.0.0.1:0"], "--listen"),
+        ] {
+            let error = doctor(flags).expect_err("wrong");
+            assert!(error.contains(seen), "{error}");
         }
     }
 

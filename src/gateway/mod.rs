@@ -11,6 +11,7 @@
 
 pub(crate) mod args;
 pub(crate) mod console;
+pub(crate) mod doctor;
 mod line;
 pub(crate) mod log;
 mod metrics;

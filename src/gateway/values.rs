@@ -1,5 +1,6 @@
-//! How values of flags are written: durations, sizes, rates, choices.
+//! How values of flags are written: durations, sizes, counts, rates, choices.
 
+use super::doctor::Class;
 use bytesize::ByteSize;
 use clap::ValueEnum;
 use ringwave::{CloseCode, Policy, Rate, RateAnswer};
@@ -33,6 +34,24 @@ pub(crate) fn optional_duration(text: &str) -> Result<Optional<Duration>, String
 pub(crate) fn bytes(text: &str) -> Result<usize, String> {
     let size = ByteSize::from_str(text).map_err(|_| "it is no size (write 4096, 64KiB, 16MiB)".to_owned())?;
     Ok(usize::try_from(size.as_u64()).unwrap_or(usize::MAX))
+}
+
+/// Most connections that can be asked for: more than a server takes.
+const CONNECTIONS_MAX: u64 = 1 << 36;
+
+/// A number of connections: 250000, 10k, 1m.
+pub(crate) fn connections(text: &str) -> Result<u64, String> {
+    let (number, factor) = match text.as_bytes().last() {
+        Some(b'k' | b'K') => (&text[..text.len() - 1], 1_000),
+        Some(b'm' | b'M') => (&text[..text.len() - 1], 1_000_000),
+        _ => (text, 1),
+    };
+    let count = number.parse::<u64>().ok().and_then(|number| number.checked_mul(factor));
+    match count {
+        Some(count @ 1..=CONNECTIONS_MAX) => Ok(count),
+        Some(count) => Err(format!("{count} is not within 1 and {CONNECTIONS_MAX}")),
+        None => Err("it is no number of connections (write 250000, 10k, 1m)".to_owned()),
+    }
 }
 
 /// How many a second, and how many at once: `100`, `100/500`, or `none`.
@@ -99,6 +118,30 @@ impl From<RateChoice> for RateAnswer {
     }
 }
 
+/// `--sysctl`.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(crate) enum SysctlChoice {
+    #[value(name = "10k")]
+    TenThousand,
+    #[value(name = "100k")]
+    HundredThousand,
+    #[value(name = "1m")]
+    Million,
+    Table,
+}
+
+impl SysctlChoice {
+    /// The connections that a file is for; `None` for the table.
+    pub(crate) const fn class(self) -> Option<Class> {
+        match self {
+            Self::TenThousand => Some(Class::TenThousand),
+            Self::HundredThousand => Some(Class::HundredThousand),
+            Self::Million => Some(Class::Million),
+            Self::Table => None,
+        }
+    }
+}
+
 /// `--drain-code`.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 pub(crate) enum DrainCode {
@@ -141,6 +184,17 @@ mod tests {
         for wrong in ["0", "1/0", "/", "1/", "-1", "1/2/3", "4294967296", "None", ""] {
             assert!(count_rate(wrong).is_err(), "{wrong}");
             assert!(byte_rate(wrong).is_err(), "{wrong}");
+        }
+    }
+
+    #[test]
+    fn connections_are_counted_as_people_write_them() {
+        assert_eq!(
+            (connections("250000"), connections("10k"), connections("2M")),
+            (Ok(250_000), Ok(10_000), Ok(2_000_000))
+        );
+        for wrong in ["", "0", "k", "-1", "1.5m", "10kk", "68719476737", "99999999999999999999"] {
+            assert!(connections(wrong).is_err(), "{wrong}");
         }
     }
 

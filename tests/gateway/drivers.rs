@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::thread;
 
 /// Calls something on a thread to which the kernel refuses io_uring, with this errno; so it is for whatever is started there.
-fn without_io_uring<R: Send>(errno: i32, call: impl FnOnce() -> R + Send) -> R {
+pub(crate) fn without_io_uring<R: Send>(errno: i32, call: impl FnOnce() -> R + Send) -> R {
     let refuse = || {
         let rules = BTreeMap::from([
             (libc::SYS_io_uring_setup, Vec::new()),
