@@ -72,9 +72,9 @@ pub struct Config {
     pub receive_buffers: u16,
     /// Bytes of a receive buffer, 512 … 1 048 576. Default: 4 096.
     pub receive_buffer_bytes: u32,
-    /// Longer buffers of each shard, for connections that fill those: a power of two, 1 … 32 768. Default: 32. Few are faster
+    /// Longer buffers of each shard, for connections that fill those: a power of two, 1 … 32 768. Default: 8. Few are faster
     /// than many, because a ring hands them out in turns and all have to stay in the cache; whoever finds none waits for one.
-    /// Their memory is taken when they are used first. Not on epoll.
+    /// Together they bound what one connection brings in a turn. Their memory is taken when they are used first. Not on epoll.
     pub bulk_buffers: u16,
     /// Bytes of a longer buffer, 512 … 1 048 576. Default: 65 536. There are none if they would be no longer than
     /// `receive_buffer_bytes`.
@@ -93,7 +93,7 @@ impl Default for Config {
             connections_max: 1 << 20,
             receive_buffers: 512,
             receive_buffer_bytes: 4096,
-            bulk_buffers: 32,
+            bulk_buffers: 8,
             bulk_buffer_bytes: 65_536,
             settings: ShardSettings::default(),
         }

@@ -62,7 +62,7 @@ impl Default for UringConfig {
             links_max: 1 << 20,
             buffer_count: 512,
             buffer_bytes: 4096,
-            bulk_buffer_count: 32,
+            bulk_buffer_count: 8,
             bulk_buffer_bytes: 65_536,
             table_slots: 0,
             peer_addresses: true,

@@ -2,7 +2,9 @@
 
 use crate::support::{Client, DEADLINE, Raw, Received, TestServer, eventually};
 use ringwave::base::limits::{KIB, MIB};
-use ringwave::{CloseCause, Context, Handler, Message, Request, Response, Session, Stats, Upgrade, UpgradeRequest};
+use ringwave::{
+    CloseCause, Config, Context, Handler, Message, Request, Response, Session, Stats, Upgrade, UpgradeRequest,
+};
 use socket2::SockRef;
 use std::io::{BufReader, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -67,7 +69,7 @@ fn a_client_that_sends_without_reading_is_paused_and_loses_nothing() {
         |config| {
             config.settings.session.high_water_bytes = HIGH;
             config.settings.session.low_water_bytes = HIGH / 4;
-            config.receive_buffers = 64;
+            (config.receive_buffers, config.bulk_buffers) = (64, 4);
         },
         move |_| Gauge { queued_max: gauge.clone() },
     );
@@ -230,7 +232,7 @@ fn a_flood_of_pings_is_paused_too() {
     let (server, _events) = TestServer::desk(|config| {
         config.settings.session.high_water_bytes = 64 * KIB;
         config.settings.session.low_water_bytes = 16 * KIB;
-        config.receive_buffers = 64;
+        (config.receive_buffers, config.bulk_buffers) = (64, 4);
     });
     let mut client = server.client("/echo");
     SockRef::from(&client.stream).set_recv_buffer_size(64 * KIB).expect("a TCP socket");
@@ -315,7 +317,8 @@ impl Handler for Loudspeaker {
 fn a_million_pings_of_one_that_does_not_read_leave_one_pong_to_send() {
     const PINGS: u32 = 1_000_000;
     const READ_BYTES: usize = 16 * 4 * KIB;
-    let server = TestServer::start(|config| config.receive_buffers = 16, |_| Gauge { queued_max: Arc::default() });
+    let few = |config: &mut Config| (config.receive_buffers, config.bulk_buffers) = (16, 1);
+    let server = TestServer::start(few, |_| Gauge { queued_max: Arc::default() });
     let mut client = Client::over(crate::support::connected_narrowly(server.address()), "/", &[]);
     client.flush();
     assert_eq!(client.next(), Received::Open(None));
