@@ -15,6 +15,7 @@ use gather::{GATHERED_BYTES_MAX, Gather};
 use peer::Service;
 use peer::room::{Member, Room};
 use std::future::ready;
+use std::pin::pin;
 use tokio::io::{AsyncWriteExt, BufWriter};
 use tokio::net::TcpStream;
 use tokio::net::tcp::OwnedWriteHalf;
@@ -22,6 +23,8 @@ use tokio::task::unconstrained;
 
 /// The longest header of a frame that is not masked.
 const HEADER_BYTES_MAX: usize = 16;
+/// How an encoded close begins: it is final, of opcode 8.
+const CLOSE: u8 = 0x88;
 
 fn main() -> std::io::Result<()> {
     let room = Room::default();
@@ -69,23 +72,30 @@ async fn fan_out(stream: TcpStream, room: &Room<Bytes>) -> Result<(), WebSocketE
             let frame = reader.read_frame(&mut control).await?;
             match frame.opcode {
                 OpCode::Text | OpCode::Binary => room.publish(&encode(frame)),
-                OpCode::Close => return Ok(()),
+                OpCode::Close => return Ok::<(), WebSocketError>(()),
                 _ => {}
             }
         }
     };
+    let mut deliver = pin!(deliver(&mut member, BufWriter::with_capacity(GATHERED_BYTES_MAX, write_half)));
     tokio::select! {
-        ended = publish => ended,
-        ended = deliver(&mut member, BufWriter::with_capacity(GATHERED_BYTES_MAX, write_half)) => Ok(ended?),
+        ended = publish => ended?,
+        ended = &mut deliver => return Ok(ended?),
     }
+    // The answer to a close is in the queue.
+    Ok(deliver.await?)
 }
 
+/// Ends when it has sent a close.
 async fn deliver(member: &mut Member<Bytes>, mut output: BufWriter<OwnedWriteHalf>) -> std::io::Result<()> {
     let mut batch = Vec::new();
     loop {
         member.receive(&mut batch).await;
         for frame in batch.drain(..) {
             output.write_all(&frame).await?;
+            if frame.first() == Some(&CLOSE) {
+                return output.flush().await;
+            }
         }
         output.flush().await?;
     }
