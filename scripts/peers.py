@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""The WebSocket servers that ours is put beside: installs, builds and starts them, and checks that they do what is asked.
+"""The WebSocket servers that ours is put beside: installs, builds and starts them, and checks what they do.
 
-`from peers import PEERS, Missing` gives them by name; benches/peers/README.md says what each is, and what all of them do.
+`from peers import PEERS, Missing` gives them by name; benches/peers/README.md says what each is, and what all do.
 What is installed and built stays in ignored folders below benches/peers.
 """
 
@@ -47,7 +47,8 @@ def run(command, problem=Failed, cwd=FOLDER, environment=None):
         raise Missing(f"the program {command[0]} is not there") from None
     if done.returncode:
         words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
-        raise problem(f"{' '.join(str(word) for word in command[:3])} … ended with {done.returncode}: {' | '.join(words)}")
+        named = " ".join(str(word) for word in command[:3])
+        raise problem(f"{named} … ended with {done.returncode}: {' | '.join(words)}")
     return done.stdout
 
 

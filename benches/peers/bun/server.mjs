@@ -21,7 +21,8 @@ function listenAgain(port) {
     }
   };
   const descriptor = readdirSync("/proc/self/fd").find(isOurs);
-  const { listen } = dlopen("libc.so.6", { listen: { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 } }).symbols;
+  const signature = { args: [FFIType.i32, FFIType.i32], returns: FFIType.i32 };
+  const { listen } = dlopen("libc.so.6", { listen: signature }).symbols;
   if (descriptor === undefined || listen(Number(descriptor), LISTEN_BACKLOG) !== 0) {
     throw new Error("the listening socket was not found");
   }

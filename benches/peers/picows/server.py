@@ -1,7 +1,7 @@
 """The peer on picows, on uvloop with aiofastnet, which it takes by itself.
 
-A frame is answered from the callback that it arrives in, by a view of its payload; only fragments are gathered. It leaves
-UTF-8 to its users: text is decoded here, as it is inside of the others.
+A frame is answered from the callback that it arrives in, by a view of its payload; only fragments are gathered. It
+leaves UTF-8 to its users: text is decoded here, as it is inside of the others.
 """
 
 import asyncio
@@ -86,7 +86,8 @@ async def main():
         sys.exit("usage: --listen ADDRESS:PORT")
     host, port = sys.argv[2].rsplit(":", 1)
     server = await ws_create_server(
-        listener, host, int(port), backlog=LISTEN_BACKLOG, max_frame_size=MESSAGE_BYTES_MAX, websocket_handshake_timeout=None
+        listener, host, int(port), backlog=LISTEN_BACKLOG, max_frame_size=MESSAGE_BYTES_MAX,
+        websocket_handshake_timeout=None,
     )
     print("listening on {}:{}".format(*server.sockets[0].getsockname()), flush=True)
     await server.serve_forever()

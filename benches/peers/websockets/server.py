@@ -37,7 +37,8 @@ async def main():
         sys.exit("usage: --listen ADDRESS:PORT")
     host, port = sys.argv[2].rsplit(":", 1)
     server = await serve(
-        handle, host, int(port), backlog=LISTEN_BACKLOG, compression=None, max_size=MESSAGE_BYTES_MAX, ping_interval=None
+        handle, host, int(port), backlog=LISTEN_BACKLOG, max_size=MESSAGE_BYTES_MAX,
+        compression=None, ping_interval=None, open_timeout=None,
     )
     print("listening on {}:{}".format(*server.sockets[0].getsockname()), flush=True)
     await server.wait_closed()
