@@ -6,7 +6,6 @@
  * the room in front of it, which is the same each time, so it is not copied. */
 
 #include <libwebsockets.h>
-#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -41,7 +40,6 @@ struct connection {
 };
 
 static struct lws_dll2_owner members;
-static int is_over;
 
 static void release(struct message *message) {
     if (message && !--message->holders)
@@ -166,10 +164,11 @@ static int on_event(struct lws *wsi, enum lws_callback_reasons reason, void *use
     }
 }
 
+/* The library's loop watches for SIGINT and does not end by it. */
 static void on_signal(void *handle, int number) {
     (void) handle;
     (void) number;
-    is_over = 1;
+    exit(0);
 }
 
 int main(int count, char **arguments) {
@@ -207,10 +206,7 @@ int main(int count, char **arguments) {
         return 1;
     printf("listening on %s:%d\n", address, lws_get_vhost_listen_port(lws_get_vhost_by_name(context, "default")));
     fflush(stdout);
-    /* It has taken the signals for itself; the system's own answer to them is all that is needed. */
-    signal(SIGTERM, SIG_DFL);
-    signal(SIGINT, SIG_DFL);
-    while (!is_over && lws_service(context, 0) >= 0)
+    while (lws_service(context, 0) >= 0)
         ;
     lws_context_destroy(context);
 }
