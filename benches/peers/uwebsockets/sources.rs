@@ -1,0 +1,1 @@
+//! Names the crate whose sources `server.cpp` is compiled with; there is nothing in it.
