@@ -109,14 +109,21 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
     }
 
-    /// There is no memory for what has come of a message.
+    /// There is no memory for what has come of a message, or of a request.
     pub(super) fn end_overfull(&mut self, key: Key) {
-        // It may have ended since for another cause.
-        if self.core.sessions.get(key).is_some_and(|state| state.stage <= Stage::Closing) {
+        match self.core.sessions.get(key).map(|state| state.stage) {
+            Some(Stage::Head) => {
+                let response = self.core.refusal(key, 503, "there is no memory for another request\n");
+                self.core.answer(key, &response, false, false);
+            }
             // The cause tells no code: where it ends a session for its queue, there is no close frame.
-            self.core.close_and_remember(key, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
-            self.finish(key, Stage::FinishingLong, &CloseCause::OutOfMemory);
+            Some(Stage::Open | Stage::Closing) => {
+                self.core.close_and_remember(key, CloseCode::TRY_AGAIN_LATER, "no memory for its message");
+            }
+            // It has ended since for another cause.
+            _ => return,
         }
+        self.finish(key, Stage::FinishingLong, &CloseCause::OutOfMemory);
     }
 }
 
@@ -279,33 +286,35 @@ impl<T> Core<T> {
 
     /// Whether one more WebSocket is welcome. Asked before the application is: RFC 6455 §4.2.2, before 101 any answer will do.
     fn admit(&mut self, link: Key) -> Result<(), Response> {
-        // Whoever is told to wait for a century has understood.
-        let wait = self.settings.retry_after.as_secs().clamp(1, u64::from(u32::MAX));
-        let refusal = |status, text: &'static str| {
-            let wait = wait + ((wait * u64::from(link.scattered())) >> 32);
-            Err(Response::new(status).header("Retry-After", wait.to_string()).text(text))
-        };
         if self.counters().draining.get() > 0 {
-            return refusal(503, "the server is about to end\n");
+            return Err(self.refusal(link, 503, "the server is about to end\n"));
         }
         if self.settings.sessions_max.is_some_and(|max| self.open_count >= max) {
             self.counters().refused_full.add(1);
-            return refusal(503, "there are as many sessions as there may be\n");
+            return Err(self.refusal(link, 503, "there are as many sessions as there may be\n"));
         }
         if let Some(max) = self.settings.sessions_per_address_max
             && let Some(peer) = self.addresses.arrival(link)
             && self.addresses.count(peer) >= max
         {
             self.counters().refused_address.add(1);
-            return refusal(429, "there are as many sessions from your address as there may be\n");
+            return Err(self.refusal(link, 429, "there are as many sessions from your address as there may be\n"));
         }
         if let Some(rate) = self.settings.handshake_rate
             && self.handshakes.try_take(rate, self.uptime).is_err()
         {
             self.counters().refused_rate.add(1);
-            return refusal(503, "too many come at once\n");
+            return Err(self.refusal(link, 503, "too many come at once\n"));
         }
         Ok(())
+    }
+
+    /// What tells a client to come back later. When differs from one to the next, lest all come back at once.
+    fn refusal(&self, link: Key, status: u16, text: &'static str) -> Response {
+        // Whoever is told to wait for a century has understood.
+        let wait = self.settings.retry_after.as_secs().clamp(1, u64::from(u32::MAX));
+        let wait = wait + ((wait * u64::from(link.scattered())) >> 32);
+        Response::new(status).header("Retry-After", wait.to_string()).text(text)
     }
 
     /// The 101 is queued: from here it is a WebSocket, with the options of this number.

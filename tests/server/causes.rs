@@ -5,8 +5,8 @@ use ringwave::base::limits::{KIB, MIB};
 use ringwave::protocol::error::ProtocolError;
 use ringwave::{CloseCause, CloseCode, Policy, Rate, SessionOptions};
 use socket2::SockRef;
-use std::io::Write;
-use std::net::Shutdown;
+use std::io::{Read, Write};
+use std::net::{Shutdown, TcpStream};
 use std::time::{Duration, Instant};
 
 /// A frame as a client sends it, masked with zeros.
@@ -74,6 +74,29 @@ fn whoever_sends_more_than_there_is_memory_for_is_told_to_come_back() {
     assert_eq!((ended.cause, ended.code), (CloseCause::OutOfMemory, Some(CloseCode::TRY_AGAIN_LATER)));
     assert_eq!(client.next(), Received::End(Ended::Orderly));
     eventually("nothing is held", || server.stats().memory_bytes == 0);
+}
+
+/// Memory is sought for somebody, and a request that has not come whole keeps most of it.
+#[test]
+fn a_request_that_there_is_no_memory_for_is_told_to_come_back() {
+    let (server, _reports) = TestServer::rig(|config| config.settings.memory_bytes_max = 24 * KIB);
+    let mut asks: Vec<_> = (0..4).map(|_| TcpStream::connect(server.address()).expect("it listens")).collect();
+    let head = format!("GET / HTTP/1.1\r\nHost: a\r\nX: {}", "x".repeat(7 * KIB));
+    for stream in &mut asks {
+        stream.write_all(head.as_bytes()).expect("there is room");
+    }
+    eventually("all are heard", || server.stats().memory_bytes > 24 * KIB as u64);
+    server.client("/echo").echo("as ever");
+    let is_refused = |stream: &mut TcpStream| {
+        stream.set_read_timeout(Some(Duration::from_millis(200))).expect("a socket");
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer);
+        assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 503 "), "{answer}");
+        assert!(answer.is_empty() || answer.contains("\r\nRetry-After: "), "{answer}");
+        !answer.is_empty()
+    };
+    let refused = asks.iter_mut().map(is_refused).filter(|refused| *refused).count();
+    assert!((1..4).contains(&refused), "{refused} of 4 were refused");
 }
 
 // Sessions that are not read from
