@@ -1,0 +1,160 @@
+"""What is on record of a bench, as docs/benchmarks.md and plots: ratios to uWebSockets and to the limit, with their spread.
+
+A ratio is always one of two runs of the same round, so that what the machine did meanwhile met both.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+import venv
+
+from side_by_side import ROOT
+
+YARDSTICK = "uwebsockets"
+LIMIT = "bare"
+OURS = "ringwave"
+# What a load is measured by: its name in the record, what to call it, and whether less is better.
+MEASURES = {
+    "echo": ("per_cpu_s", "messages by server CPU-second", False),
+    "latency": ("p99_ms", "p99 in ms", True),
+    "fanout": ("per_cpu_s", "deliveries by server CPU-second", False),
+    "handshakes": ("per_cpu_s", "handshakes by server CPU-second", False),
+    "idle": ("answered_bytes", "bytes a connection, after each has answered once", True),
+}
+PLOTTED = {
+    "echo": "Echo, by server CPU-second, uWebSockets = 1",
+    "fanout": "Fan-out, by server CPU-second, uWebSockets = 1",
+}
+# Where the plots' library lives: nothing else needs it.
+PLOTTING = ROOT / "target/plotting"
+
+
+def read(record):
+    """What is known of the machine, and the runs by load and server, in the order of their rounds."""
+    about = json.loads((record / "about.json").read_text())
+    runs = {}
+    for line in (record / "runs.jsonl").read_text().splitlines():
+        run = json.loads(line)
+        runs.setdefault(run["load"], {}).setdefault(run["server"], []).append(run)
+    return about, runs
+
+
+def kind_of(load):
+    return load.split("-")[0]
+
+
+def values(runs, measure):
+    return [run[measure] for run in runs if run.get(measure)]
+
+
+def ratios(runs, others, measure):
+    """Round by round; rounds in which one of the two has nothing are left out."""
+    by_round = {run["round"]: run.get(measure) for run in others}
+    pairs = [(run.get(measure), by_round.get(run["round"])) for run in runs]
+    return [one / other for one, other in pairs if one and other]
+
+
+def spread(numbers, digits=2):
+    if not numbers:
+        return "–"
+    return f"{statistics.median(numbers):.{digits}f} ({min(numbers):.{digits}f}–{max(numbers):.{digits}f})"
+
+
+def amount(number):
+    return f"{number:,.0f}".replace(",", " ") if number >= 100 else f"{number:.2f}"
+
+
+def table(load, by_server):
+    measure, _, less = MEASURES[kind_of(load)]
+    known = {name: values(runs, measure) for name, runs in by_server.items()}
+    order = sorted((name for name in known if known[name]), key=lambda name: statistics.median(known[name]), reverse=not less)
+    lines = ["| server | median | ÷ uWebSockets | ÷ the limit | a second | p50, p99 in ms | cores: server, client | |", "|---|--:|---|---|--:|--:|--:|---|"]
+    for name in order:
+        runs = by_server[name]
+        middle = {key: statistics.median(values(runs, key) or [0]) for key in ("per_s", "p50_ms", "p99_ms", "server_core", "client_core")}
+        beside = [spread(ratios(runs, by_server.get(other, []), measure)) for other in (YARDSTICK, LIMIT)]
+        marks = []
+        if disturbed := sum(run.get("disturbed", False) for run in runs):
+            marks.append(f"{disturbed} of {len(runs)} disturbed")
+        if failed := sum("error" in run for run in runs):
+            marks.append(f"{failed} failed")
+        title = f"**{name}**" if name.startswith(OURS) else name
+        lines.append(
+            f"| {title} | {amount(statistics.median(known[name]))} | {beside[0]} | {beside[1]} | {amount(middle['per_s'])} | "
+            f"{middle['p50_ms']:.2f}, {middle['p99_ms']:.2f} | {middle['server_core']:.2f}, {middle['client_core']:.2f} | {', '.join(marks)} |"
+        )
+    for name in by_server:
+        if not known[name]:
+            lines.append(f"| {name} | – | | | | | | {by_server[name][0].get('error', 'nothing measured')[:120]} |")
+    return lines
+
+
+def summary(runs):
+    """A line for each load: ours, the best peer, the limit."""
+    lines = ["| load | ours ÷ uWebSockets | ours ÷ the best other peer | ours ÷ the limit |", "|---|---|---|---|"]
+    for load, by_server in runs.items():
+        measure, _, less = MEASURES[kind_of(load)]
+        ours = by_server.get(OURS, [])
+        peers = {name: values(them, measure) for name, them in by_server.items() if not name.startswith(OURS) and name not in (LIMIT, YARDSTICK)}
+        peers = {name: statistics.median(them) for name, them in peers.items() if them}
+        best = (min if less else max)(peers, key=peers.get, default=None)
+        third = f"{spread(ratios(ours, by_server[best], measure))} {best}" if best else "–"
+        lines.append(
+            f"| `{load}`{' (less is better)' if less else ''} | {spread(ratios(ours, by_server.get(YARDSTICK, []), measure))} | {third} | "
+            f"{spread(ratios(ours, by_server.get(LIMIT, []), measure))} |"
+        )
+    return lines
+
+
+def plot(kind, title, runs, file):
+    """Horizontal bars, a group for each load. Drawn by matplotlib in an environment of its own."""
+    shown = {load: by_server for load, by_server in runs.items() if kind_of(load) == kind and YARDSTICK in by_server}
+    if not shown:
+        return False
+    measure = MEASURES[kind][0]
+    series = {}
+    for load, by_server in shown.items():
+        for name, them in by_server.items():
+            if found := ratios(them, by_server[YARDSTICK], measure):
+                series.setdefault(name, {})[load] = [statistics.median(found), min(found), max(found)]
+    drawing = {"title": title, "loads": list(shown), "series": series, "file": str(file)}
+    python = PLOTTING / "bin/python"
+    if not python.exists():
+        venv.create(PLOTTING, with_pip=True)
+        subprocess.run([python, "-m", "pip", "install", "--quiet", "matplotlib==3.10.*"], check=True)
+    subprocess.run([python, ROOT / "scripts/bench_plot.py"], input=json.dumps(drawing), text=True, check=True)
+    return True
+
+
+def write(record, into):
+    into.mkdir(parents=True, exist_ok=True)
+    about, runs = read(record)
+    shown = record.resolve().relative_to(ROOT) if record.resolve().is_relative_to(ROOT) else record.name
+    lines = [
+        "# Side by side",
+        "",
+        f"Measured on {about['date']} at commit {about['commit']}: {about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, "
+        f"congestion control {about['congestion_control']}; {about['rounds']} rounds of {about['seconds']:g} s, alternated, server on one core and "
+        f"load on the other, over the loopback. `{about['command']}`; every run stands in `{shown}/runs.jsonl`, and "
+        "[benches/peers](../benches/peers/README.md) says what the others are and how they are set up.",
+        "",
+        "Ratios are those of neighbouring runs: the median, and in brackets the least and the most of the rounds. Rounds of one and "
+        "the same server differ by a quarter, so a ratio between 0.8 and 1.25 from few rounds says little. `bare` is a TCP echo on our "
+        "own driver, without WebSocket: the limit. Absolute figures mean nothing elsewhere.",
+        "",
+        "## In short",
+        "",
+        *summary(runs),
+        "",
+    ]
+    for kind, title in PLOTTED.items():
+        file = into / f"benchmarks-{kind}.svg"
+        if plot(kind, title, runs, file):
+            lines += [f"![{title}]({file.name})", ""]
+    lines += ["## Servers", "", "| name | version |", "|---|---|", *(f"| {name} | {what} |" for name, what in about["servers"].items()), ""]
+    for load, by_server in runs.items():
+        lines += [f"## {load}", "", f"Median: {MEASURES[kind_of(load)][1]}.", "", *table(load, by_server), ""]
+    (into / "benchmarks.md").write_text("\n".join(lines))
+    print("\n".join(summary(runs)))
+    print(f"bench: {into / 'benchmarks.md'}", file=sys.stderr)
