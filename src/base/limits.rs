@@ -72,6 +72,10 @@ pub const CLOSE_REASON_BYTES_MAX: usize = CONTROL_PAYLOAD_BYTES_MAX - 2;
 pub const ASSEMBLY_BYTES_FIRST: usize = 4 * KIB;
 /// Up to here that allocation doubles; from there it grows by this, or by a quarter if that is more.
 pub const ASSEMBLY_STEP_BYTES_MIN: usize = 256 * KIB;
+/// Where the message's end is known, so that nothing will be spare then, it is made four times as long below this …
+pub const ASSEMBLY_QUADRUPLED_BYTES_MAX: usize = MIB;
+/// … and twice as long below this.
+pub const ASSEMBLY_DOUBLED_BYTES_MAX: usize = 8 * MIB;
 
 /// Most connections of a shard: an index has 32 bits, of which this leaves headroom.
 pub const LINKS_MAX: usize = 1 << 27;

@@ -13,7 +13,9 @@
 
 use super::frame::{FrameHeader, HEADER_BYTES_MAX};
 use super::message::{MessageKind, Prepared};
-use crate::base::limits::{ASSEMBLY_BYTES_FIRST, ASSEMBLY_STEP_BYTES_MIN};
+use crate::base::limits::{
+    ASSEMBLY_BYTES_FIRST, ASSEMBLY_DOUBLED_BYTES_MAX, ASSEMBLY_QUADRUPLED_BYTES_MAX, ASSEMBLY_STEP_BYTES_MIN,
+};
 use bytes::{Buf, Bytes};
 
 /// Room for the longest header without a masking key: 2 bytes and 8 of length.
@@ -46,14 +48,19 @@ impl FrameBuffer {
     /// doubles while it is small, then grows by [`ASSEMBLY_STEP_BYTES_MIN`], then, beyond four times that, by a quarter:
     /// of a long message's memory at most a fifth is spare, and its bytes are moved four times on average instead of
     /// once (where the allocator cannot move pages instead, as it does with large blocks). Nothing is spare of a
-    /// message in one frame, nor of one whose last fragment was the one that needed room: then its end is known.
+    /// message in one frame, nor of one whose last fragment was the one that needed room: then its end is known. So such a
+    /// one grows faster, up to four times what has come, and is moved less: a third of its bytes, up to 1 MiB.
     fn grow(&mut self, more: usize, rest: Option<u64>) {
         let needed = self.bytes.len() + more;
         let capacity = self.bytes.capacity();
         if needed <= capacity {
             return;
         }
-        let step = capacity.min(ASSEMBLY_STEP_BYTES_MIN.max(capacity / 4));
+        let step = match capacity {
+            ..ASSEMBLY_QUADRUPLED_BYTES_MAX if rest.is_some() => 3 * capacity,
+            ..ASSEMBLY_DOUBLED_BYTES_MAX if rest.is_some() => capacity,
+            _ => capacity.min(ASSEMBLY_STEP_BYTES_MIN.max(capacity / 4)),
+        };
         let grown = (capacity + step).max(ASSEMBLY_BYTES_FIRST);
         let rest = rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(usize::MAX);
         let enough = needed.saturating_add(rest);
@@ -144,7 +151,7 @@ mod tests {
                 let piece = vec![b'x'; 1_000.min(length - pushed)];
                 buffer.push(&piece, Some((length - pushed - piece.len()) as u64));
                 assert!(buffer.capacity() <= length + HEADER_ROOM);
-                assert!(buffer.capacity() <= (2 * (pushed + piece.len())).max(ASSEMBLY_BYTES_FIRST) + HEADER_ROOM);
+                assert!(buffer.capacity() <= 4 * (pushed + piece.len() + HEADER_ROOM).max(ASSEMBLY_BYTES_FIRST / 4));
             }
             assert_eq!(buffer.capacity(), length + HEADER_ROOM);
         }
