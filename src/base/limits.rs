@@ -104,6 +104,9 @@ pub const FULL_READS_MAX: u8 = 2;
 /// … and after so many in a row that would not have filled a short one, short ones again.
 pub const SHORT_READS_MAX: u8 = 64;
 
+/// When a ring that nobody waits for has refused a submission for the moment, it is tried again.
+pub const SUBMIT_RETRY: Duration = Duration::from_millis(1);
+
 /// Posts that a shard's mailbox holds.
 pub const MAILBOX_POSTS_MAX: usize = 8192;
 /// Posts for one other shard that wait here while its mailbox is full.

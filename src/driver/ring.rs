@@ -80,6 +80,9 @@ pub(super) trait Ring {
     /// Whether there is a completion to take.
     fn has_completions(&mut self) -> bool;
 
+    /// Whether something is queued that the kernel has not taken yet.
+    fn has_submissions(&mut self) -> bool;
+
     /// Moves all completions out, so that the kernel has room again.
     fn reap(&mut self, each: impl FnMut(RingCompletion));
 

@@ -242,6 +242,10 @@ impl Ring for SystemRing {
         !self.ring.completion().is_empty()
     }
 
+    fn has_submissions(&mut self) -> bool {
+        !self.ring.submission().is_empty()
+    }
+
     #[inline]
     fn reap(&mut self, mut each: impl FnMut(RingCompletion)) {
         for entry in self.ring.completion() {

@@ -28,7 +28,7 @@ use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{ACCEPT_REST, LINKS_MAX};
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SUBMIT_RETRY};
 use slab::Slab;
 use socket2::SockAddr;
 use std::collections::VecDeque;
@@ -191,6 +191,9 @@ impl Flags {
     /// A send has ended short. With MSG_WAITALL that is an error that the kernel told of by the count alone: the next
     /// operation finds an end of stream, or EPIPE.
     const BROKEN: u16 = 1 << 9;
+    /// The stream has ended beside a send that ended short. Whether that is the peer's end or a break is told by the send that
+    /// goes on.
+    const END_UNTOLD: u16 = 1 << 12;
     /// Receives are to be served from the pool of longer buffers …
     const BULK: u16 = 1 << 10;
     /// … and the one that is armed is.
@@ -332,7 +335,7 @@ impl<K: Kernel> Uring<K> {
         self.banks[bank].push(&Submission::Send { slot, batch }, Token::new(Operation::Send, link));
     }
 
-    fn sent(&mut self, link: Link, entry: &RingCompletion) -> Option<Completion> {
+    fn sent(&mut self, bank: u16, link: Link, entry: &RingCompletion) -> Option<Completion> {
         let state = self.state(link)?;
         let closing = state.flags.has(Flags::CLOSING);
         let batch = state.sending.as_mut().expect("a send that completes is in flight");
@@ -344,24 +347,26 @@ impl<K: Kernel> Uring<K> {
                     count => count,
                 };
                 let is_short = count < batch.submission_len();
-                if is_short {
-                    state.flags.set(Flags::BROKEN)
-                } else {
-                    state.flags.clear(Flags::BROKEN)
-                }
                 batch.advance(count);
                 let remaining = batch.len();
-                if remaining > 0 && !closing && count > 0 {
-                    let is_told = batch.take_progress();
+                let goes_on = remaining > 0 && !closing && count > 0;
+                let is_told = goes_on && batch.take_progress();
+                if is_short {
+                    state.flags.set(Flags::BROKEN);
+                } else {
+                    state.flags.clear(Flags::BROKEN);
+                    self.tell_end(bank, link);
+                }
+                if goes_on {
                     self.submit_send(link);
                     return is_told.then_some(Completion::SentPart { link, remaining });
                 }
-                (!batch.is_empty()).then(|| io::Error::from(io::ErrorKind::WriteZero))
+                (remaining > 0).then(|| io::Error::from(io::ErrorKind::WriteZero))
             }
             Err(libc::EPIPE) if state.flags.has(Flags::BROKEN) => Some(io::Error::from_raw_os_error(libc::ECONNRESET)),
             Err(errno) => Some(io::Error::from_raw_os_error(errno)),
         };
-        let batch = state.sending.take().expect("checked above");
+        let batch = self.state(link)?.sending.take().expect("checked above");
         if closing {
             self.close_if_quiet(link);
         }
@@ -465,7 +470,7 @@ impl<K: Kernel> Uring<K> {
         match token.operation {
             Operation::Receive => self.received(bank, Pool::Standard, link, entry),
             Operation::ReceiveBulk => self.received(bank, Pool::Bulk, link, entry),
-            Operation::Send => self.sent(link, entry),
+            Operation::Send => self.sent(bank, link, entry),
             Operation::AcceptMany | Operation::AcceptOne => self.accepted(bank, token, entry),
             Operation::Peer => self.peer_answered(link.index(), entry),
             Operation::Close => self.closed(bank, link),
@@ -604,7 +609,7 @@ impl<K: Kernel> Driver for Uring<K> {
         }
         self.arm_starved();
         let accept_rest = self.arm_accept();
-        let timeout = match (timeout, accept_rest) {
+        let mut timeout = match (timeout, accept_rest) {
             _ if !self.refused.is_empty() => Some(Duration::ZERO),
             (Some(one), Some(other)) => Some(one.min(other)),
             (one, other) => one.or(other),
@@ -613,6 +618,10 @@ impl<K: Kernel> Driver for Uring<K> {
         for bank in &mut self.banks[1..] {
             bank.ring.submit_if_needed()?;
             something_is_there |= bank.ring.has_completions();
+            if bank.ring.has_submissions() {
+                // The wait is for the first bank: of this one nothing would be heard.
+                timeout = Some(timeout.map_or(SUBMIT_RETRY, |timeout| timeout.min(SUBMIT_RETRY)));
+            }
         }
         self.banks[0].ring.submit_and_wait(usize::from(!something_is_there), timeout)?;
         self.now = self.kernel.now();

@@ -15,7 +15,7 @@ pub(crate) enum Role {
     /// Publishes to topics.
     Publisher(Publisher),
     /// Asks for pages on one connection.
-    Reader { requests: u32, answers: u32 },
+    Reader { requests: u32, answers: u32, may_be_refused: bool },
     /// Does what it should not: the rest of its deeds.
     Hostile(VecDeque<Deed>),
 }
@@ -199,7 +199,7 @@ impl Peer {
             Role::Publisher(publisher) => {
                 format!("publisher, {} to send, last ping sent: {}", publisher.left, publisher.last_ping_sent)
             }
-            Role::Reader { requests, answers } => format!("reader, {answers} of {requests}"),
+            Role::Reader { requests, answers, .. } => format!("reader, {answers} of {requests}"),
             Role::Hostile(deeds) => format!("hostile, {} deeds left", deeds.len()),
         };
         format!(
@@ -337,8 +337,12 @@ impl Peer {
         if !self.is_honest() {
             return;
         }
-        if let Role::Reader { answers, .. } = &mut self.role {
+        if let Role::Reader { answers, may_be_refused, .. } = &mut self.role {
             while let Some((head, body)) = self.reader.next_response(6) {
+                if *may_be_refused && head.starts_with("HTTP/1.1 503 ") {
+                    self.status = Some(503);
+                    return;
+                }
                 if !head.starts_with("HTTP/1.1 200 ") || body != b"hello\n" {
                     self.wrong.push(format!("not the answer: {head:?}"));
                 }
@@ -478,7 +482,7 @@ impl Peer {
                 }
                 phase == Phase::Leaving
             }
-            Role::Reader { requests, answers } => answers == requests,
+            Role::Reader { requests, answers, .. } => answers == requests,
             Role::Hostile(_) => false,
         };
         if is_done && self.stage < Stage::Leaving {

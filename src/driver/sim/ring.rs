@@ -80,6 +80,10 @@ impl Ring for SimRing {
         self.world.borrow().has_completions(self.ring)
     }
 
+    fn has_submissions(&mut self) -> bool {
+        self.world.borrow().has_submissions(self.ring)
+    }
+
     fn reap(&mut self, mut each: impl FnMut(RingCompletion)) {
         while let Some(completion) = self.world.borrow_mut().reap(self.ring) {
             each(completion);

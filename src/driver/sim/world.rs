@@ -504,6 +504,10 @@ impl World {
         !self.rings[ring].completions.is_empty()
     }
 
+    pub(super) fn has_submissions(&self, ring: usize) -> bool {
+        !self.rings[ring].submissions.is_empty()
+    }
+
     pub(super) fn reap(&mut self, ring: usize) -> Option<RingCompletion> {
         self.rings[ring].completions.pop_front()
     }

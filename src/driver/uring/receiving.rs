@@ -32,7 +32,8 @@ impl<K: Kernel> Uring<K> {
         let (bank, slot) = (self.bank_of(link), self.slot_of(link));
         let Some(state) = self.state(link) else { return false };
         let wanted = state.flags.has(Flags::RECEIVE_WANTED);
-        if !wanted || state.flags.has(Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED) {
+        let may_not = Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED | Flags::END_UNTOLD;
+        if !wanted || state.flags.has(may_not) {
             return false;
         }
         let pool = state.pool();
@@ -93,10 +94,13 @@ impl<K: Kernel> Uring<K> {
                 Some(Completion::Received { link, buffer })
             }
             (0, buffer) => {
-                let error = state.flags.has(Flags::BROKEN).then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
+                let is_untold = state.flags.has(Flags::BROKEN) && state.sending.is_some();
+                if is_untold {
+                    state.flags.set(Flags::END_UNTOLD);
+                }
                 self.stop_wanting(link);
                 let _ = self.discard(buffer);
-                Some(Completion::ReceiveEnded { link, error })
+                (!is_untold).then_some(Completion::ReceiveEnded { link, error: None })
             }
             (result, buffer) => {
                 let _ = self.discard(buffer);
@@ -169,6 +173,16 @@ impl<K: Kernel> Uring<K> {
                 self.stop_wanting(link);
                 Some(Completion::ReceiveEnded { link, error: Some(io::Error::from_raw_os_error(errno)) })
             }
+        }
+    }
+
+    /// The send beside which the stream has ended goes on: the peer has ended its side, and nothing is broken.
+    pub(super) fn tell_end(&mut self, bank: u16, link: Link) {
+        let Some(state) = self.state(link) else { return };
+        if state.flags.has(Flags::END_UNTOLD) {
+            state.flags.clear(Flags::END_UNTOLD);
+            let token = Token::new(Operation::Receive, link);
+            self.completions.push_front((bank, RingCompletion { token, result: 0, more: false, buffer: None }));
         }
     }
 
