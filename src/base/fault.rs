@@ -40,6 +40,10 @@ faults! {
     OtherPoolCancelled,
     /// A buffer that comes for a link that closes is kept.
     BufferLost,
+    /// What a ring that nobody waits for refuses for the moment is not tried again.
+    RefusalForgotten,
+    /// The end of a stream beside a send that ended short is told as a reset.
+    EndTakenForReset,
     /// A cancel that found nothing is not repeated.
     CancelNotRepeated,
     /// A link is closed while its send is in flight.

@@ -191,13 +191,13 @@ impl Flags {
     /// A send has ended short. With MSG_WAITALL that is an error that the kernel told of by the count alone: the next
     /// operation finds an end of stream, or EPIPE.
     const BROKEN: u16 = 1 << 9;
-    /// The stream has ended beside a send that ended short. Whether that is the peer's end or a break is told by the send that
-    /// goes on.
-    const END_UNTOLD: u16 = 1 << 12;
     /// Receives are to be served from the pool of longer buffers …
     const BULK: u16 = 1 << 10;
     /// … and the one that is armed is.
     const BULK_ARMED: u16 = 1 << 11;
+    /// The stream has ended beside a send that ended short. Whether that is the peer's end or a break is told by the send that
+    /// goes on.
+    const END_UNTOLD: u16 = 1 << 12;
 
     const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -618,7 +618,7 @@ impl<K: Kernel> Driver for Uring<K> {
         for bank in &mut self.banks[1..] {
             bank.ring.submit_if_needed()?;
             something_is_there |= bank.ring.has_completions();
-            if bank.ring.has_submissions() {
+            if bank.ring.has_submissions() && !planted(Fault::RefusalForgotten) {
                 // The wait is for the first bank: of this one nothing would be heard.
                 timeout = Some(timeout.map_or(SUBMIT_RETRY, |timeout| timeout.min(SUBMIT_RETRY)));
             }

@@ -8,17 +8,20 @@
 //! --first SEED       from this one on (0)
 //! --replay SEED      one seed, told event by event
 //! --fault NAME       with the engine made wrong in this way (see src/base/fault.rs)
+//! --directed         only the driver in the situations of `directed`
 //! --faults           only the planted faults: how many seeds each takes
 //! ```
 //!
 //! | file | what |
 //! |---|---|
+//! | `directed` | the driver alone, in situations that chance meets too rarely |
 //! | `history` | one seed: what is drawn, how it runs, what must hold |
 //! | `peers` | who connects, and what each must see |
 //! | `app` | the application |
 //! | `wire` | frames, written and read after the RFC alone |
 
 mod app;
+mod directed;
 mod history;
 mod peers;
 mod wire;
@@ -32,6 +35,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 const SEEDS: u64 = 20_000;
+/// Of these each runs twice; and each directed history runs with them.
 const SEEDS_TWICE: u64 = 1_000;
 /// Seeds within which a planted fault is found.
 const SEEDS_FOR_FAULT: u64 = 5_000;
@@ -42,12 +46,13 @@ struct Options {
     first: u64,
     replay: Option<u64>,
     fault: Option<Fault>,
+    directed: bool,
     faults: bool,
 }
 
 impl Options {
     fn read() -> Result<Self, String> {
-        let mut options = Self { seeds: None, first: 0, replay: None, fault: None, faults: false };
+        let mut options = Self { seeds: None, first: 0, replay: None, fault: None, directed: false, faults: false };
         let mut words = std::env::args().skip(1);
         while let Some(word) = words.next() {
             let mut value = || words.next().ok_or_else(|| format!("{word} takes a value"));
@@ -61,6 +66,7 @@ impl Options {
                     let fault = Fault::ALL.iter().find(|fault| format!("{fault:?}") == name);
                     options.fault = Some(*fault.ok_or_else(|| format!("there is no fault {name:?}"))?);
                 }
+                "--directed" => options.directed = true,
                 "--faults" => options.faults = true,
                 _ => return Err(format!("unknown option {word:?}; tests/simulation/main.rs lists them")),
             }
@@ -81,12 +87,18 @@ fn main() -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let holds = if let Some(seed) = options.replay {
         replay(seed, options.fault)
+    } else if options.directed {
+        holds_as_directed()
     } else if options.faults {
         find_faults()
     } else if let Some(seeds) = options.seeds {
         run_seeds(options.first, seeds, options.fault)
     } else {
-        run_seeds(options.first, SEEDS, None) && runs_twice_alike() && find_faults() && holds_over_corpus()
+        run_seeds(options.first, SEEDS, None)
+            && runs_twice_alike()
+            && holds_as_directed()
+            && find_faults()
+            && holds_over_corpus()
     };
     println!("simulation: {}", if holds { "ok" } else { "FAILED" });
     if holds { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -114,13 +126,8 @@ fn report(seed: u64, fault: Option<Fault>, wrong: &[String]) {
     println!("again: cargo test --profile simulation --features simulation --test simulation -- --replay {seed}{with}");
 }
 
-/// Runs `count` seeds on all cores; `each` is told what became of one, and answers whether to go on.
-fn for_seeds(
-    first: u64,
-    count: u64,
-    fault: Option<Fault>,
-    each: impl Fn(u64, Result<Summary, Vec<String>>) -> bool + Sync,
-) {
+/// Runs `count` seeds on all cores; `each` answers whether to go on.
+fn for_seeds(first: u64, count: u64, each: impl Fn(u64) -> bool + Sync) {
     let (next, stop) = (AtomicU64::new(0), AtomicBool::new(false));
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     std::thread::scope(|scope| {
@@ -132,7 +139,7 @@ fn for_seeds(
                         return;
                     }
                     let seed = first.wrapping_add(offset);
-                    if !each(seed, run(seed, fault, false)) {
+                    if !each(seed) {
                         stop.store(true, Ordering::Relaxed);
                     }
                 }
@@ -144,7 +151,8 @@ fn for_seeds(
 fn run_seeds(first: u64, count: u64, fault: Option<Fault>) -> bool {
     let begin = Instant::now();
     let totals = Mutex::new((0u64, Summary::default(), begin, 0u64));
-    for_seeds(first, count, fault, |seed, result| {
+    for_seeds(first, count, |seed| {
+        let result = run(seed, fault, false);
         let mut totals = totals.lock().expect("nobody panics here");
         match result {
             Ok(summary) => {
@@ -180,8 +188,9 @@ fn run_seeds(first: u64, count: u64, fault: Option<Fault>) -> bool {
 fn runs_twice_alike() -> bool {
     let traces = || {
         let traces = Mutex::new(vec![0; SEEDS_TWICE as usize]);
-        for_seeds(0, SEEDS_TWICE, None, |seed, result| {
-            traces.lock().expect("nobody panics here")[seed as usize] = result.map_or(0, |summary| summary.trace);
+        for_seeds(0, SEEDS_TWICE, |seed| {
+            let trace = run(seed, None, false).map_or(0, |summary| summary.trace);
+            traces.lock().expect("nobody panics here")[seed as usize] = trace;
             true
         });
         traces.into_inner().expect("nobody panics here")
@@ -210,16 +219,32 @@ fn holds_over_corpus() -> bool {
     all_hold && count > 0
 }
 
+/// What shows, with this seed, that the engine is wrong in this way.
+fn find_fault(seed: u64, fault: Fault) -> Option<String> {
+    match directed::history_for(fault) {
+        Some(history) => directed::run_with(seed, fault, history).err(),
+        None => run(seed, Some(fault), false).err().map(|wrong| wrong[0].clone()),
+    }
+}
+
+fn holds_as_directed() -> bool {
+    let failed = (0..SEEDS_TWICE).find_map(|seed| directed::run_all(seed).err().map(|wrong| (seed, wrong)));
+    if let Some((seed, wrong)) = &failed {
+        println!("directed, seed {seed}: {wrong}");
+    }
+    failed.is_none()
+}
+
 /// Every planted fault is found.
 fn find_faults() -> bool {
     let mut all_found = true;
     for fault in Fault::ALL {
         let found = Mutex::new(None::<(u64, String)>);
-        for_seeds(0, SEEDS_FOR_FAULT, Some(*fault), |seed, result| {
-            let Err(wrong) = result else { return true };
+        for_seeds(0, SEEDS_FOR_FAULT, |seed| {
+            let Some(wrong) = find_fault(seed, *fault) else { return true };
             let mut found = found.lock().expect("nobody panics here");
             if found.as_ref().is_none_or(|(first, _)| seed < *first) {
-                *found = Some((seed, wrong[0].clone()));
+                *found = Some((seed, wrong));
             }
             false
         });

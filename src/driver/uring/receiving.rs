@@ -94,13 +94,16 @@ impl<K: Kernel> Uring<K> {
                 Some(Completion::Received { link, buffer })
             }
             (0, buffer) => {
-                let is_untold = state.flags.has(Flags::BROKEN) && state.sending.is_some();
+                let is_doubtful = state.flags.has(Flags::BROKEN) && state.sending.is_some();
+                let is_misjudged = is_doubtful && planted(Fault::EndTakenForReset);
+                let is_untold = is_doubtful && !is_misjudged;
                 if is_untold {
                     state.flags.set(Flags::END_UNTOLD);
                 }
                 self.stop_wanting(link);
                 let _ = self.discard(buffer);
-                (!is_untold).then_some(Completion::ReceiveEnded { link, error: None })
+                let error = is_misjudged.then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
+                (!is_untold).then_some(Completion::ReceiveEnded { link, error })
             }
             (result, buffer) => {
                 let _ = self.discard(buffer);
