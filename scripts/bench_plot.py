@@ -20,7 +20,7 @@ def colour(name, number):
 
 
 drawing = json.load(sys.stdin)
-names = [name for name in drawing["series"]]
+names = list(drawing["series"])
 groups, height = drawing["loads"], 0.8 / len(names)
 figure, axes = pyplot.subplots(figsize=(9, 1 + 0.13 * len(groups) * (len(names) + 2)))
 for number, name in enumerate(names):
@@ -29,7 +29,8 @@ for number, name in enumerate(names):
     found = [series[load] for load in groups if load in series]
     middle = [each[0] for each in found]
     reach = [[each[0] - each[1] for each in found], [each[2] - each[0] for each in found]]
-    axes.barh(at, middle, height, xerr=reach, color=colour(name, number), ecolor="#888888", error_kw={"linewidth": 0.6}, label=name)
+    bars = {"color": colour(name, number), "ecolor": "#888888", "error_kw": {"linewidth": 0.6}, "label": name}
+    axes.barh(at, middle, height, xerr=reach, **bars)
 axes.axvline(1, color="black", linewidth=0.8)
 axes.set_yticks([place + 0.4 - height / 2 for place in range(len(groups))], groups)
 axes.invert_yaxis()

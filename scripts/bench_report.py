@@ -1,4 +1,4 @@
-"""What is on record of a bench, as docs/benchmarks.md and plots: ratios to uWebSockets and to the limit, with their spread.
+"""What is on record of a bench, as docs/benchmarks.md and plots: ratios to uWebSockets and to the limit, with spread.
 
 A ratio is always one of two runs of the same round, so that what the machine did meanwhile met both.
 """
@@ -68,22 +68,27 @@ def amount(number):
 def table(load, by_server):
     measure, _, less = MEASURES[kind_of(load)]
     known = {name: values(runs, measure) for name, runs in by_server.items()}
-    order = sorted((name for name in known if known[name]), key=lambda name: statistics.median(known[name]), reverse=not less)
-    lines = ["| server | median | ÷ uWebSockets | ÷ the limit | a second | p50, p99 in ms | cores: server, client | |", "|---|--:|---|---|--:|--:|--:|---|"]
-    for name in order:
+    measured = [name for name in known if known[name]]
+    lines = [
+        "| server | median | ÷ uWebSockets | ÷ the limit | a second | p50, p99 in ms | cores: server, client | |",
+        "|---|--:|---|---|--:|--:|--:|---|",
+    ]
+    for name in sorted(measured, key=lambda name: statistics.median(known[name]), reverse=not less):
         runs = by_server[name]
-        middle = {key: statistics.median(values(runs, key) or [0]) for key in ("per_s", "p50_ms", "p99_ms", "server_core", "client_core")}
-        beside = [spread(ratios(runs, by_server.get(other, []), measure)) for other in (YARDSTICK, LIMIT)]
+        keys = ("per_s", "p50_ms", "p99_ms", "server_core", "client_core")
+        per_s, p50, p99, server, client = (statistics.median(values(runs, key) or [0]) for key in keys)
+        beside = (spread(ratios(runs, by_server.get(other, []), measure)) for other in (YARDSTICK, LIMIT))
         marks = []
         if disturbed := sum(run.get("disturbed", False) for run in runs):
             marks.append(f"{disturbed} of {len(runs)} disturbed")
         if failed := sum("error" in run for run in runs):
             marks.append(f"{failed} failed")
         title = f"**{name}**" if name.startswith(OURS) else name
-        lines.append(
-            f"| {title} | {amount(statistics.median(known[name]))} | {beside[0]} | {beside[1]} | {amount(middle['per_s'])} | "
-            f"{middle['p50_ms']:.2f}, {middle['p99_ms']:.2f} | {middle['server_core']:.2f}, {middle['client_core']:.2f} | {', '.join(marks)} |"
-        )
+        cells = [
+            title, amount(statistics.median(known[name])), *beside, amount(per_s), f"{p50:.2f}, {p99:.2f}",
+            f"{server:.2f}, {client:.2f}", ", ".join(marks),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
     for name in by_server:
         if not known[name]:
             lines.append(f"| {name} | – | | | | | | {by_server[name][0].get('error', 'nothing measured')[:120]} |")
@@ -96,20 +101,20 @@ def summary(runs):
     for load, by_server in runs.items():
         measure, _, less = MEASURES[kind_of(load)]
         ours = by_server.get(OURS, [])
-        peers = {name: values(them, measure) for name, them in by_server.items() if not name.startswith(OURS) and name not in (LIMIT, YARDSTICK)}
-        peers = {name: statistics.median(them) for name, them in peers.items() if them}
-        best = (min if less else max)(peers, key=peers.get, default=None)
-        third = f"{spread(ratios(ours, by_server[best], measure))} {best}" if best else "–"
-        lines.append(
-            f"| `{load}`{' (less is better)' if less else ''} | {spread(ratios(ours, by_server.get(YARDSTICK, []), measure))} | {third} | "
-            f"{spread(ratios(ours, by_server.get(LIMIT, []), measure))} |"
+        others = [name for name in by_server if not name.startswith(OURS) and name not in (LIMIT, YARDSTICK)]
+        medians = {name: statistics.median(them) for name in others if (them := values(by_server[name], measure))}
+        best = (min if less else max)(medians, key=medians.get, default=None)
+        to_yardstick, to_best, to_limit = (
+            spread(ratios(ours, by_server.get(other, []), measure)) for other in (YARDSTICK, best, LIMIT)
         )
+        title = f"`{load}`" + (" (less is better)" if less else "")
+        lines.append(f"| {title} | {to_yardstick} | {to_best} {best or ''} | {to_limit} |")
     return lines
 
 
 def plot(kind, title, runs, file):
     """Horizontal bars, a group for each load. Drawn by matplotlib in an environment of its own."""
-    shown = {load: by_server for load, by_server in runs.items() if kind_of(load) == kind and YARDSTICK in by_server}
+    shown = {load: them for load, them in runs.items() if kind_of(load) == kind and YARDSTICK in them}
     if not shown:
         return False
     measure = MEASURES[kind][0]
@@ -134,14 +139,15 @@ def write(record, into):
     lines = [
         "# Side by side",
         "",
-        f"Measured on {about['date']} at commit {about['commit']}: {about['cpu']}, {about['cores']} cores, Linux {about['kernel']}, "
-        f"congestion control {about['congestion_control']}; {about['rounds']} rounds of {about['seconds']:g} s, alternated, server on one core and "
-        f"load on the other, over the loopback. `{about['command']}`; every run stands in `{shown}/runs.jsonl`, and "
-        "[benches/peers](../benches/peers/README.md) says what the others are and how they are set up.",
+        f"Measured on {about['date']} at commit {about['commit']}: {about['cpu']}, {about['cores']} cores, Linux "
+        f"{about['kernel']}, congestion control {about['congestion_control']}; {about['rounds']} rounds of "
+        f"{about['seconds']:g} s, alternated, server on one core and load on the other, over the loopback. "
+        f"`{about['command']}`; every run stands in `{shown}/runs.jsonl`, and [benches/peers](../benches/peers/README.md) "
+        "says what the others are and how they are set up.",
         "",
-        "Ratios are those of neighbouring runs: the median, and in brackets the least and the most of the rounds. Rounds of one and "
-        "the same server differ by a quarter, so a ratio between 0.8 and 1.25 from few rounds says little. `bare` is a TCP echo on our "
-        "own driver, without WebSocket: the limit. Absolute figures mean nothing elsewhere.",
+        "Ratios are those of neighbouring runs: the median, and in brackets the least and the most of the rounds. Rounds of "
+        "one and the same server differ by a quarter, so a ratio between 0.8 and 1.25 from few rounds says little. `bare` "
+        "is a TCP echo on our own driver, without WebSocket: the limit. Absolute figures mean nothing elsewhere.",
         "",
         "## In short",
         "",
@@ -152,7 +158,8 @@ def write(record, into):
         file = into / f"benchmarks-{kind}.svg"
         if plot(kind, title, runs, file):
             lines += [f"![{title}]({file.name})", ""]
-    lines += ["## Servers", "", "| name | version |", "|---|---|", *(f"| {name} | {what} |" for name, what in about["servers"].items()), ""]
+    versions = (f"| {name} | {what} |" for name, what in about["servers"].items())
+    lines += ["## Servers", "", "| name | version |", "|---|---|", *versions, ""]
     for load, by_server in runs.items():
         lines += [f"## {load}", "", f"Median: {MEASURES[kind_of(load)][1]}.", "", *table(load, by_server), ""]
     (into / "benchmarks.md").write_text("\n".join(lines))
