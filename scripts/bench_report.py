@@ -19,8 +19,23 @@ MEASURES = {
     "echo": ("per_cpu_s", "messages by server CPU-second", False),
     "latency": ("p99_ms", "p99 in ms", True),
     "fanout": ("per_cpu_s", "deliveries by server CPU-second", False),
+    "second": ("per_cpu_s", "messages by server CPU-second, by uWebSockets' own load_test", False),
     "handshakes": ("per_cpu_s", "handshakes by server CPU-second", False),
     "idle": ("answered_bytes", "bytes a connection, after each has answered once", True),
+    "c100k": ("answered_bytes", "bytes a connection, after each has answered once", True),
+    "c1m": ("answered_bytes", "bytes a connection, after each has answered once", True),
+}
+# What is said of a crowd: the name in the record, and the head of the column.
+CROWD = {
+    "held": "held",
+    "connect_per_s": "connected a second",
+    "answered": "answered a ping",
+    "fresh_bytes": "bytes each, fresh",
+    "answered_bytes": "bytes each, answered",
+    "kernel_bytes": "kernel, both ends",
+    "client_bytes": "client, each",
+    "reached": "got the broadcast",
+    "broadcast_ms": "the last after, ms",
 }
 PLOTTED = {
     "echo": "Echo, by server CPU-second, uWebSockets = 1",
@@ -95,10 +110,24 @@ def table(load, by_server):
     return lines
 
 
+def crowd_table(by_server):
+    lines = [f"| {' | '.join(['round', *CROWD.values()])} |", "|---|" + "--:|" * len(CROWD)]
+    for run in by_server.get(OURS, []):
+        cells = [amount(run[key]) if run.get(key) else run.get("error", "–") for key in CROWD]
+        lines.append(f"| {' | '.join([str(run['round']), *cells])} |")
+    return lines
+
+
+def is_crowd(by_server):
+    return any(run.get("broadcast_ms") for runs in by_server.values() for run in runs)
+
+
 def summary(runs):
     """A line for each load: ours, the best peer, the limit."""
     lines = ["| load | ours ÷ uWebSockets | ours ÷ the best other peer | ours ÷ the limit |", "|---|---|---|---|"]
     for load, by_server in runs.items():
+        if is_crowd(by_server):
+            continue
         measure, _, less = MEASURES[kind_of(load)]
         ours = by_server.get(OURS, [])
         others = [name for name in by_server if not name.startswith(OURS) and name not in (LIMIT, YARDSTICK)]
@@ -161,6 +190,9 @@ def write(record, into):
     versions = (f"| {name} | {what} |" for name, what in about["servers"].items())
     lines += ["## Servers", "", "| name | version |", "|---|---|", *versions, ""]
     for load, by_server in runs.items():
+        if is_crowd(by_server):
+            lines += [f"## {load}", "", *crowd_table(by_server), ""]
+            continue
         lines += [f"## {load}", "", f"Median: {MEASURES[kind_of(load)][1]}.", "", *table(load, by_server), ""]
     (into / "benchmarks.md").write_text("\n".join(lines))
     print("\n".join(summary(runs)))

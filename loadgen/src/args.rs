@@ -107,7 +107,7 @@ pub(crate) struct ConnectArgs {
 #[derive(Args, Debug)]
 #[command(next_help_heading = "Messages")]
 pub(crate) struct MessageArgs {
-    /// Bytes of a message, such as 20, 1KiB, 64KiB [default: 20; fanout 100; slow-reader 1KiB]
+    /// Bytes of a message, such as 20, 1KiB, 64KiB [default: 20; fanout and --broadcast 100; slow-reader 1KiB]
     #[arg(short, long, value_name = "BYTES", value_parser = parse_size)]
     pub(crate) size: Option<usize>,
 
@@ -273,6 +273,10 @@ pub(crate) struct IdleArgs {
     /// How each shows at the end that it still answers
     #[arg(long, value_enum, default_value_t = Ask::Ping)]
     pub(crate) ask: Ask,
+
+    /// At last the first sends a message that all the others must get: the URL delivers what one sends to the others
+    #[arg(long)]
+    pub(crate) broadcast: bool,
 
     #[command(flatten)]
     pub(crate) message: MessageArgs,

@@ -6,7 +6,7 @@ use crate::args::{
 };
 use crate::fleet::{Fleet, RunSpec};
 use crate::measure::{Run, empty_histogram};
-use crate::plan::{Ask, Control, Length, Load, Pace, Plan};
+use crate::plan::{Ask, Control, Length, Load, Pace, Plan, RunKind};
 use crate::promise::Promises;
 use crate::report::{self, model};
 use crate::schedule::{Arrivals, Steps};
@@ -32,6 +32,7 @@ pub(crate) struct Outcome {
 const SUBSCRIBING: Duration = Duration::from_millis(300);
 const WARM_UP: Duration = Duration::from_secs(1);
 const DURATION: Duration = Duration::from_secs(10);
+const ONE_BY_ONE: Pace = Pace::Closed { in_flight: 1 };
 
 /// Sends and gets back.
 pub(crate) fn echo(args: &EchoArgs, control: Stop) -> io::Result<Outcome> {
@@ -58,7 +59,10 @@ pub(crate) fn fanout(args: &FanoutArgs, control: Stop) -> io::Result<Outcome> {
 
 /// Holds and asks.
 pub(crate) fn idle(args: &IdleArgs, control: Stop) -> io::Result<Outcome> {
-    let message = MessageKindAndSize::new(&args.message, 20);
+    let message = MessageKindAndSize::new(&args.message, if args.broadcast { 100 } else { 20 });
+    if args.broadcast {
+        setup::check_published_size(&message)?;
+    }
     let load = Load::Hold { ask: args.ask };
     let mut plan = setup::plan(&args.url, &args.connect, &message, load, args.connections)?;
     plan.all_must_connect = false;
@@ -84,11 +88,21 @@ pub(crate) fn idle(args: &IdleArgs, control: Stop) -> io::Result<Outcome> {
             .zip(slab_before)
             .map(|(now, then)| each(now as f64 - then as f64)),
         client_bytes_per_connection: each(own()? as f64 - own_before as f64),
+        broadcast: None,
     };
     if args.ask != Ask::None && connections > 0 && !conductor.fleet.is_stopped() {
-        conductor.run("asked", Duration::ZERO, Length::Count(connections), Pace::Closed { in_flight: 1 }, false)?;
+        conductor.run("asked", Duration::ZERO, Length::Count(connections), ONE_BY_ONE, RunKind::Plain)?;
         held.answered = conductor.runs.last().map_or(0, |run| run.total.received);
         held.server_bytes_per_connection_answered = server(&conductor);
+    }
+    if args.broadcast && connections > 1 && !conductor.fleet.is_stopped() {
+        conductor.run("broadcast", Duration::ZERO, Length::Count(1), ONE_BY_ONE, RunKind::Broadcast)?;
+        held.broadcast = conductor.runs.last().map(|run| model::Broadcast {
+            due: connections - 1,
+            reached: run.total.received,
+            first_ns: run.total.latency.min(),
+            last_ns: run.total.latency.max(),
+        });
     }
     let short = connections < u64::from(args.connections);
     conductor.end(Verdict { held: Some(held), short, ..Verdict::default() })
@@ -139,10 +153,10 @@ pub(crate) fn slow_reader(args: &SlowReaderArgs, control: Stop) -> io::Result<Ou
     conductor.connect()?;
     let pace = Pace::Open { arrivals: args.arrivals, steps: Steps::constant(args.rate) };
     let length = Length::Time(args.duration);
-    conductor.run("all read", args.warm_up, length, pace.clone(), false)?;
+    conductor.run("all read", args.warm_up, length, pace.clone(), RunKind::Plain)?;
     let mut stalls = Stalls::default();
     if !conductor.fleet.is_stopped() {
-        stalls = conductor.run("some stalled", args.warm_up, length, pace, true)?;
+        stalls = conductor.run("some stalled", args.warm_up, length, pace, RunKind::Stalled)?;
     }
     let p99 = |run: &Run| run.total.latency.value_at_quantile(0.99) as f64;
     let p99_ratio = match &conductor.runs[..] {
@@ -362,7 +376,7 @@ impl<'a> Conductor<'a> {
         let warm_up = args.warm_up.unwrap_or(if args.count.is_some() { Duration::ZERO } else { WARM_UP });
         for index in 0..args.repeat {
             let label = if args.repeat == 1 { "measured".to_owned() } else { format!("measured {}", index + 1) };
-            self.run(&label, warm_up, length, pace.clone(), false)?;
+            self.run(&label, warm_up, length, pace.clone(), RunKind::Plain)?;
             if self.fleet.is_stopped() {
                 break;
             }
@@ -373,10 +387,10 @@ impl<'a> Conductor<'a> {
     /// One step of a ramp, one trial of a search.
     fn step(&mut self, args: &SteppedArgs, rate: f64, duration: Duration) -> io::Result<()> {
         let pace = open(args.arrivals, Steps::constant(rate));
-        self.run(&format!("{rate:.0}/s"), args.warm_up, Length::Time(duration), pace, false).map(drop)
+        self.run(&format!("{rate:.0}/s"), args.warm_up, Length::Time(duration), pace, RunKind::Plain).map(drop)
     }
 
-    fn run(&mut self, label: &str, warm_up: Duration, length: Length, pace: Pace, stalled: bool) -> io::Result<Stalls> {
+    fn run(&mut self, label: &str, warm_up: Duration, length: Length, pace: Pace, kind: RunKind) -> io::Result<Stalls> {
         let setup = &mut self.report.setup;
         setup.warm_up_s = warm_up.as_secs_f64();
         match &pace {
@@ -389,7 +403,7 @@ impl<'a> Conductor<'a> {
                 setup.arrivals = Some(arrivals.name().to_owned());
             }
         }
-        let (run, stalls) = self.fleet.run(RunSpec { label: label.to_owned(), warm_up, length, pace, stalled })?;
+        let (run, stalls) = self.fleet.run(RunSpec { label: label.to_owned(), warm_up, length, pace, kind })?;
         self.report.runs.push(report::run_of(&run, self.setup_connections));
         self.runs.push(run);
         Ok(stalls)

@@ -5,7 +5,7 @@ use crate::flight::{Answer, Flight};
 use crate::frames::Frames;
 use crate::meter::Meter;
 use crate::pacing::{Pacing, Sweep};
-use crate::plan::{Plan, RunPlan};
+use crate::plan::{Plan, RunKind, RunPlan};
 use crate::schedule::Share;
 use crate::stamp::{Stamp, StampForm};
 use crate::worker::{Scenario, Stalls};
@@ -280,7 +280,7 @@ impl Talk<Data> for Echo {
 
 impl Scenario<Data> for Echo {
     fn begin<V: Driver>(&mut self, run: &RunPlan, connections: &mut Connections<V, Data>) {
-        self.stalled = run.stalled;
+        self.stalled = run.kind == RunKind::Stalled;
         self.stalls = Stalls::default();
         if self.stalled {
             self.set_stalled_reading(connections, false);

@@ -8,7 +8,7 @@ use crate::flight::{Arrival, Track};
 use crate::frames::Frames;
 use crate::meter::Meter;
 use crate::pacing::{Pacing, Sweep};
-use crate::plan::{Control, FanoutPlan, Plan, RunPlan};
+use crate::plan::{Control, FanoutPlan, Plan, RunKind, RunPlan};
 use crate::stamp::{Stamp, StampForm};
 use crate::worker::{Scenario, Stalls};
 use rand::Rng;
@@ -397,7 +397,7 @@ impl Talk<Data> for Fanout {
 
 impl Scenario<Data> for Fanout {
     fn begin<V: Driver>(&mut self, run: &RunPlan, connections: &mut Connections<V, Data>) {
-        self.stalled = run.stalled;
+        self.stalled = run.kind == RunKind::Stalled;
         self.stalls = Stalls::default();
         self.stalled_owed = self.control.fanout.published_before.load(SeqCst);
         if self.stalled {

@@ -7,7 +7,7 @@ use crate::guard;
 use crate::hold::Hold;
 use crate::live::Live;
 use crate::measure::{Interval, Run, Window, empty_histogram};
-use crate::plan::{Control, DriverKind, Length, Load, Pace, Plan, RunPlan};
+use crate::plan::{Control, DriverKind, Length, Load, Pace, Plan, RunKind, RunPlan};
 use crate::syscalls::Counter;
 use crate::usage::{ClientUsage, ProcessSample, ServerUsage, ThreadTimes, resident_bytes};
 use crate::worker::{self, Command, Done, Note, Post, Stalls};
@@ -59,7 +59,7 @@ pub(crate) struct RunSpec {
     pub(crate) warm_up: Duration,
     pub(crate) length: Length,
     pub(crate) pace: Pace,
-    pub(crate) stalled: bool,
+    pub(crate) kind: RunKind,
 }
 
 impl Fleet {
@@ -216,8 +216,9 @@ impl Fleet {
             warm_up: spec.warm_up,
             length: spec.length,
             pace: spec.pace,
-            stalled: spec.stalled,
+            kind: spec.kind,
         };
+        self.control.listening.store(0, SeqCst);
         if let Load::Fanout(fanout) = &self.plan.load {
             let share = |index| self.plan.share_of_numbers(index, fanout.subscribers, fanout.publishers).count;
             let publishing = (0..self.threads.len()).filter(|index| share(*index) > 0).count();
@@ -479,7 +480,10 @@ fn load<V: Driver>(post: Post, driver: V) -> io::Result<()> {
             let fanout = Fanout::new(&plan, fanout, control, post.index, random);
             worker::run(post, driver, fanout)
         }
-        Load::Hold { ask } => worker::run(post, driver, Hold::new(&plan, *ask, random)),
+        Load::Hold { ask } => {
+            let hold = Hold::new(&plan, *ask, control, post.index, random);
+            worker::run(post, driver, hold)
+        }
         Load::Churn { at_once, leaves } => {
             worker::run(post, driver, Churn::new(&plan, thread, share, *at_once, leaves.clone(), random))
         }

@@ -1,10 +1,11 @@
-//! Idle connections: held in silence, then asked one by one whether they still answer.
+//! Idle connections: held in silence, then asked one by one whether they still answer; at last, where that is wanted, one
+//! of them says something that all the others must hear.
 
 use crate::connections::{ConnectFailure, Connections, Gone, Peer, Talk};
 use crate::frames::Frames;
 use crate::meter::Meter;
 use crate::pacing::Sweep;
-use crate::plan::{Ask, Plan, RunPlan};
+use crate::plan::{Ask, Control, Plan, RunKind, RunPlan};
 use crate::stamp::{Stamp, StampForm};
 use crate::worker::Scenario;
 use rand::Rng;
@@ -12,32 +13,45 @@ use rand::rngs::SmallRng;
 use ringwave::driver::Driver;
 use ringwave::protocol::mask::MaskingKey;
 use ringwave::{Message, MessageKind};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::SeqCst;
 
 /// Connections of one thread that are asked at one time.
 const ASKED_MAX: u64 = 256;
 
-/// When a connection was asked, nanoseconds since the program's start; 0 if it was not, or has answered.
+/// From when a connection is waited for, nanoseconds since the program's start; 0 if it is not, or has answered.
 pub(crate) type Data = u64;
 
 pub(crate) struct Hold {
     ask: Ask,
     frames: Frames,
     form: StampForm,
+    broadcast_form: StampForm,
+    control: Arc<Control>,
+    /// Which thread of how many.
+    thread: (usize, usize),
+    kind: RunKind,
     meter: Meter,
     sweep: Sweep,
     /// The next connection to ask; `None` between runs.
     next_index: Option<usize>,
+    /// What this thread is to send has left.
     all_asked: bool,
+    /// Connections that are waited for.
     asked: u64,
     random: SmallRng,
 }
 
 impl Hold {
-    pub(crate) fn new(plan: &Plan, ask: Ask, mut random: SmallRng) -> Self {
+    pub(crate) fn new(plan: &Plan, ask: Ask, control: Arc<Control>, index: usize, mut random: SmallRng) -> Self {
         Self {
             ask,
             frames: Frames::new(plan.size, plan.kind, false, &mut random),
             form: StampForm::short(plan.kind == MessageKind::Text, plan.nonce),
+            broadcast_form: StampForm::long(plan.kind == MessageKind::Text, plan.nonce),
+            control,
+            thread: (index, plan.threads),
+            kind: RunKind::Plain,
             meter: Meter::default(),
             sweep: Sweep::new(plan.answer_timeout),
             next_index: None,
@@ -76,6 +90,54 @@ impl Hold {
         }
     }
 
+    /// Waits for all connections of this thread, and lets the others know that it does.
+    fn listen<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
+        for index in 0..connections.indices() {
+            if let Some(mut peer) = connections.peer_at(index) {
+                *peer.data() = peer.now;
+                self.asked += 1;
+            }
+        }
+        self.control.listening.fetch_add(1, SeqCst);
+    }
+
+    /// Has the first connection say something, once all threads wait for it. What it gets back itself is not looked at: some
+    /// servers leave the sender out.
+    fn broadcast<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
+        if self.control.listening.load(SeqCst) < self.thread.1 as u32 {
+            return;
+        }
+        self.all_asked = true;
+        let Some(index) = (0..connections.indices()).find(|index| connections.peer_at(*index).is_some()) else {
+            return;
+        };
+        let mut peer = connections.peer_at(index).expect("just found");
+        *peer.data() = 0;
+        self.asked -= 1;
+        self.meter.sent(peer.now, None);
+        let wire = self.broadcast_form.encode(Stamp { sender: peer.number(), sequence: 0, time: peer.now });
+        let frames = &mut self.frames;
+        peer.write(|_, batch| frames.append(&wire, batch));
+    }
+
+    fn heard(&mut self, peer: &mut Peer<'_, Data>, message: Message<'_>) {
+        let now = peer.now;
+        let Some(stamp) = self.broadcast_form.decode(message.as_bytes()) else {
+            self.meter.errors().corrupted += 1;
+            return;
+        };
+        if std::mem::take(peer.data()) == 0 {
+            return;
+        }
+        self.asked -= 1;
+        let body = self.frames.body(self.broadcast_form.len());
+        if message.kind() == self.frames.kind() && message.as_bytes()[self.broadcast_form.len()..] == *body {
+            self.meter.received(stamp.time, now, self.frames.size());
+        } else {
+            self.meter.errors().corrupted += 1;
+        }
+    }
+
     fn give_up_before<V: Driver>(&mut self, connections: &mut Connections<V, Data>, before: u64) {
         for index in 0..connections.indices() {
             let Some(mut peer) = connections.peer_at(index) else { continue };
@@ -94,7 +156,9 @@ impl Talk<Data> for Hold {
     fn on_open(&mut self, _: &mut Peer<'_, Data>) {}
 
     fn on_message(&mut self, peer: &mut Peer<'_, Data>, message: Message<'_>) {
-        if self.ask == Ask::Echo {
+        if self.kind == RunKind::Broadcast {
+            self.heard(peer, message);
+        } else if self.ask == Ask::Echo {
             let payload = message.as_bytes();
             let stamp = Stamp { sender: peer.number(), sequence: 0, time: 0 };
             let wire = self.form.encode(stamp);
@@ -110,7 +174,7 @@ impl Talk<Data> for Hold {
     fn on_bytes(&mut self, _: &mut Peer<'_, Data>, _: &[u8]) {}
 
     fn on_pong(&mut self, peer: &mut Peer<'_, Data>) {
-        if self.ask == Ask::Ping {
+        if self.ask == Ask::Ping && self.kind == RunKind::Plain {
             self.answered(peer, true);
         }
     }
@@ -133,12 +197,20 @@ impl Talk<Data> for Hold {
 }
 
 impl Scenario<Data> for Hold {
-    fn begin<V: Driver>(&mut self, _: &RunPlan, _: &mut Connections<V, Data>) {
+    fn begin<V: Driver>(&mut self, run: &RunPlan, connections: &mut Connections<V, Data>) {
+        self.kind = run.kind;
+        if self.kind == RunKind::Broadcast {
+            self.all_asked = self.thread.0 > 0;
+            return self.listen(connections);
+        }
         self.all_asked = self.ask == Ask::None;
         self.next_index = (!self.all_asked).then_some(0);
     }
 
     fn on_turn<V: Driver>(&mut self, connections: &mut Connections<V, Data>) {
+        if self.kind == RunKind::Broadcast && !self.all_asked {
+            self.broadcast(connections);
+        }
         while self.asked < ASKED_MAX
             && let Some(index) = self.next_index
         {

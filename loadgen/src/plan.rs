@@ -54,7 +54,7 @@ pub(crate) enum Load {
     Echo { stalled_from: u32 },
     /// Some publish what all the others get.
     Fanout(FanoutPlan),
-    /// They are held, and asked at the end.
+    /// They are held, asked at the end, and hear of a broadcast where a run says so.
     Hold { ask: Ask },
     /// They come and go, at most `at_once` at one time.
     Churn { at_once: u32, leaves: Vec<Leave> },
@@ -104,8 +104,18 @@ pub(crate) struct RunPlan {
     pub(crate) warm_up: Duration,
     pub(crate) length: Length,
     pub(crate) pace: Pace,
-    /// Whether the connections that may stall do.
-    pub(crate) stalled: bool,
+    pub(crate) kind: RunKind,
+}
+
+/// What a run is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RunKind {
+    /// The scenario's load.
+    Plain,
+    /// The same, and the connections that may stall do.
+    Stalled,
+    /// One message to all connections.
+    Broadcast,
 }
 
 /// When a run is over.
@@ -150,6 +160,8 @@ pub(crate) struct Control {
     pub(crate) gauges: Vec<Gauge>,
     pub(crate) wakers: Vec<OnceLock<Waker>>,
     pub(crate) fanout: FanoutBoard,
+    /// Threads that look out for the broadcast.
+    pub(crate) listening: AtomicU32,
 }
 
 /// How far the publishers and the deliveries have come, by publisher.
@@ -186,6 +198,7 @@ impl Control {
             gauges: (0..threads).map(|_| Gauge::default()).collect(),
             wakers: (0..threads).map(|_| OnceLock::new()).collect(),
             fanout: board,
+            listening: AtomicU32::new(0),
         }
     }
 

@@ -87,13 +87,7 @@ pub(crate) fn fanout(
     readers: u32,
     stalled: u32,
 ) -> io::Result<(Load, u32)> {
-    let stamp = StampForm::long(message.kind == MessageKind::Text, 0).len();
-    if message.size < stamp {
-        return Err(invalid(&format!(
-            "-s {}: a published message says who sent it and when, which takes {stamp} bytes",
-            message.size
-        )));
-    }
+    check_published_size(message)?;
     let subscribers = readers + stalled;
     let load = Load::Fanout(FanoutPlan {
         subscribers,
@@ -103,6 +97,18 @@ pub(crate) fn fanout(
         on_open: args.on_open.clone(),
     });
     Ok((load, subscribers + args.publishers))
+}
+
+/// Whether a message that others get has room for its stamp.
+pub(crate) fn check_published_size(message: &MessageKindAndSize) -> io::Result<()> {
+    let stamp = StampForm::long(message.kind == MessageKind::Text, 0).len();
+    if message.size < stamp {
+        return Err(invalid(&format!(
+            "-s {}: a published message says who sent it and when, which takes {stamp} bytes",
+            message.size
+        )));
+    }
+    Ok(())
 }
 
 /// Lets publishers go where `--publish-url` says.

@@ -183,6 +183,19 @@ pub(crate) struct Held {
     /// Slab memory of the kernel on this machine, both ends if the server is here too: an estimate, others use it too.
     pub(crate) kernel_bytes_per_connection: Option<f64>,
     pub(crate) client_bytes_per_connection: f64,
+    /// Of one message to all of them; `null` without `--broadcast`.
+    #[serde(default)]
+    pub(crate) broadcast: Option<Broadcast>,
+}
+
+#[derive(Clone, Debug, Deserialize, Serialize)]
+pub(crate) struct Broadcast {
+    /// Connections that were to get it: all but the sender.
+    pub(crate) due: u64,
+    pub(crate) reached: u64,
+    /// From the send until the first had it, and the last.
+    pub(crate) first_ns: u64,
+    pub(crate) last_ns: u64,
 }
 
 #[derive(Clone, Debug, Deserialize, Serialize)]

@@ -297,7 +297,7 @@ pub(crate) fn answers(report: &Report) -> Vec<Fact> {
     facts
 }
 
-fn held_facts(held: &Held, unasked: bool) -> [Fact; 2] {
+fn held_facts(held: &Held, unasked: bool) -> Vec<Fact> {
     let answered =
         if unasked { "none was asked".to_owned() } else { format!("{} answered at the end", count(held.answered)) };
     let time = duration(held.held_s * 1e9);
@@ -311,7 +311,14 @@ fn held_facts(held: &Held, unasked: bool) -> [Fact; 2] {
         each(held.kernel_bytes_per_connection),
         bytes(held.client_bytes_per_connection)
     );
-    [Fact { name: "held", text, alarm }, Fact::plain("per conn.", memory)]
+    let mut facts = vec![Fact { name: "held", text, alarm }, Fact::plain("per conn.", memory)];
+    if let Some(broadcast) = &held.broadcast {
+        let [first, last] = [broadcast.first_ns, broadcast.last_ns].map(|nanos| duration(nanos as f64));
+        let (due, reached) = (count(broadcast.due), count(broadcast.reached));
+        let text = format!("one message reached {reached} of {due}: the first after {first}, the last after {last}");
+        facts.push(Fact { name: "broadcast", text, alarm: broadcast.reached < broadcast.due });
+    }
+    facts
 }
 
 /// Whether the client was the limit at the rate that was found: the server may do better.

@@ -1,6 +1,6 @@
 //! Made-up reports for the tests: lifelike, and the same each time.
 
-use super::model::{Assertion, Connect, Found, Held, Machine, Report, SCHEMA, Setup, Stalled};
+use super::model::{Assertion, Broadcast, Connect, Found, Held, Machine, Report, SCHEMA, Setup, Stalled};
 use super::{latency_of, run_of};
 use crate::measure::{Errors, Interval, Run, Window, empty_histogram};
 use crate::usage::{ClientUsage, ServerUsage};
@@ -189,6 +189,7 @@ pub(crate) fn full() -> (Report, Vec<Run>) {
         server_bytes_per_connection_answered: Some(4999.0),
         kernel_bytes_per_connection: Some(7321.0),
         client_bytes_per_connection: 3211.0,
+        broadcast: Some(Broadcast { due: 199, reached: 199, first_ns: 80_000, last_ns: 1_900_000 }),
     });
     report.stalled = Some(Stalled {
         readers: 1,

@@ -1,6 +1,7 @@
 //! Connections are counted as the server counts them: how they came about, how they ended, which still answer.
 
 use crate::answers::{Fault, Faulty, honest};
+use crate::hub::Hub;
 use crate::program::{Load, check_all, within_three_attempts};
 use crate::server::{Arrival, Server, wait_for};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -78,6 +79,40 @@ fn idle_connections_are_held_and_then_all_answer() {
         assert_eq!([of(&server.seen().upgrades), of(&server.seen().messages)], [50, *messages]);
         assert!((1.0..2.0).contains(&report.number("/held/held_s")), "{}", report.at("/held"));
     });
+}
+
+#[test]
+fn a_broadcast_reaches_all_that_are_held() {
+    within_three_attempts(|| {
+        let delay = Duration::from_millis(30);
+        let (server, hub) = Hub::delaying(delay);
+        let words = "-c 50 -d 100ms --threads 3 --no-pin --broadcast";
+        let report = Load::new("idle", &server.url("/room"), words).alone().run().exits(0);
+        let [answered, due, reached] =
+            ["answered", "broadcast/due", "broadcast/reached"].map(|name| report.count(&format!("/held/{name}")));
+        // Its sender gets it too here; that is not looked at.
+        assert_eq!((answered, due, reached, hub.published(), hub.delivered()), (50, 49, 49, 1, 50));
+        let [first, last] = ["first", "last"].map(|name| report.nanos(&format!("/held/broadcast/{name}_ns")));
+        assert!(first >= delay.mul_f64(0.999) && first <= last && last <= 2 * delay, "{first:?} … {last:?}");
+    });
+}
+
+#[test]
+fn whom_a_broadcast_does_not_reach_is_counted() {
+    // 49 are due it; the 10th, 20th, … delivery is spoilt, and the sender's may be one of them.
+    for (fault, name) in [(Fault::Lose, "lost"), (Fault::Corrupt(3), "corrupted"), (Fault::Corrupt(90), "corrupted")] {
+        let (server, hub) = Hub::faulty(fault, 10);
+        let words = "-c 50 -d 100ms --broadcast --answer-timeout 500ms";
+        let report = Load::new("idle", &server.url("/room"), words).run().exits(3);
+        let reached = report.count("/held/broadcast/reached");
+        assert_eq!(hub.injected(), 5, "{fault:?}");
+        assert!((44..=45).contains(&reached), "{fault:?}: {reached} reached");
+        assert!(report.count(&format!("/runs/1/errors/{name}")) >= 4, "{fault:?}: {}", report.at("/runs/1/errors"));
+    }
+    let server = honest();
+    let words = "-c 5 -d 100ms --broadcast --answer-timeout 500ms";
+    let report = Load::new("idle", &server.url("/"), words).run().exits(3);
+    assert_eq!([report.count("/held/broadcast/due"), report.count("/held/broadcast/reached")], [4, 0]);
 }
 
 #[test]
