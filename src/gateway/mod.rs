@@ -23,6 +23,7 @@ use ringwave::base::limits::{PATTERN_LEVELS_MAX, TOPIC_BYTES_MAX};
 use ringwave::{
     Context, Ended, Handler, Message, Request, Response, Session, Upgrade, UpgradeRequest, upgrade_required,
 };
+use std::hash::{BuildHasher, RandomState};
 use std::rc::Rc;
 use std::time::SystemTime;
 
@@ -45,6 +46,14 @@ pub(crate) struct Common {
 pub(crate) struct App {
     common: Common,
     echo: Client,
+    recent: Recent,
+}
+
+/// Who named which topics last, each at a place that its topics' hash gives: where many come for the same they share one
+/// list of them.
+struct Recent {
+    places: Vec<Option<Client>>,
+    hashes: RandomState,
 }
 
 /// What a session was opened for. Sessions for the same share it: a million of them cost their pointers.
@@ -61,16 +70,39 @@ enum Purpose {
     Topics(Topics),
 }
 
+impl Client {
+    fn is_on(&self, topics: &Topics) -> bool {
+        matches!(&*self.0, Purpose::Topics(known) if known == topics)
+    }
+}
+
+impl Recent {
+    const PLACES: usize = 256;
+
+    fn client_on(&mut self, topics: Topics) -> Client {
+        let place = self.hashes.hash_one(&topics) as usize % Self::PLACES;
+        let place = &mut self.places[place];
+        place.take_if(|client| !client.is_on(&topics));
+        place.get_or_insert_with(|| Client(Rc::new(Purpose::Topics(topics)))).clone()
+    }
+}
+
+impl Default for Recent {
+    fn default() -> Self {
+        Self { places: vec![None; Self::PLACES], hashes: RandomState::new() }
+    }
+}
+
 impl App {
     pub(crate) fn new(common: Common) -> Self {
-        Self { common, echo: Client(Rc::new(Purpose::Echo)) }
+        Self { common, echo: Client(Rc::new(Purpose::Echo)), recent: Recent::default() }
     }
 
-    fn client_for(&self, request: &UpgradeRequest<'_>) -> Result<Client, Response> {
+    fn client_for(&mut self, request: &UpgradeRequest<'_>) -> Result<Client, Response> {
         match request.path() {
             "/echo" => Ok(self.echo.clone()),
             "/ws" => match Topics::of(request.query().unwrap_or_default(), self.common.wildcards) {
-                Ok(topics) => Ok(Client(Rc::new(Purpose::Topics(topics)))),
+                Ok(topics) => Ok(self.recent.client_on(topics)),
                 Err(reason) => Err(Response::new(400).text(reason)),
             },
             _ => Err(Response::new(404).text("there is no WebSocket here: try /echo or /ws?topic=a\n")),
@@ -156,7 +188,7 @@ impl Handler for App {
 const TOPICS_MAX: usize = 64;
 
 /// The topics of a session, each once, in the order in which it named them.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug, Hash, PartialEq, Eq)]
 struct Topics {
     /// What it sends goes to these.
     names: Vec<String>,
@@ -221,6 +253,18 @@ mod tests {
         let many: String = (0..65).map(|number| format!("topic={number}&")).collect();
         assert!(names(&many).is_err());
         assert!(names("topic=a/%2B").is_err() && names("topic=%23").is_err());
+    }
+
+    #[test]
+    fn sessions_on_the_same_topics_share_them() {
+        let mut recent = Recent::default();
+        let mut on = |query: &str| recent.client_on(Topics::of(query, false).expect("sound"));
+        let [first, second, other] = ["topic=a&topic=b", "topic=a&topic=b", "topic=b&topic=a"].map(&mut on);
+        assert!(Rc::ptr_eq(&first.0, &second.0) && !Rc::ptr_eq(&first.0, &other.0));
+        for number in 0..10 * Recent::PLACES {
+            let topic = format!("topic={number}");
+            assert!(on(&topic).is_on(&Topics::of(&topic, false).expect("sound")));
+        }
     }
 
     #[test]
