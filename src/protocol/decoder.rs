@@ -364,7 +364,7 @@ impl Gathering {
 fn request_len(head: &[u8], limits: &Limits) -> Result<(usize, bool), HeadError> {
     let request = Request::parse(head)?;
     let body_len = request.body_len()?;
-    if body_len > 0 && !request.is_http_1_0() && request.headers().has_token("upgrade", "websocket") {
+    if body_len > 0 && !request.is_http_1_0() && request.fields().upgrades_to_websocket {
         // Not read first and refused then: RFC 6455 §4.1, the request is a GET without a body.
         return Err(HeadError::bad_request("an upgrade has no body"));
     }

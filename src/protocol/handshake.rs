@@ -47,33 +47,33 @@ impl<'a> UpgradeRequest<'a> {
     /// # Errors
     /// The answer to an upgrade that RFC 6455 §4.2.1 does not allow: 400, 405 or 426.
     pub fn of(request: &Request<'a>) -> Result<Option<Self>, UpgradeError> {
-        let headers = request.headers();
+        let fields = request.fields();
         // RFC 9110 §7.8: Upgrade in HTTP/1.0 is ignored.
-        if request.is_http_1_0() || !headers.has_token("upgrade", "websocket") {
+        if request.is_http_1_0() || !fields.upgrades_to_websocket {
             return Ok(None);
         }
-        if !headers.has_token("connection", "upgrade") {
+        if !fields.connection_upgrade {
             return Err(UpgradeError::bad_request("Connection lacks the token Upgrade"));
         }
         if request.method() != "GET" {
             return Err(UpgradeError::Method);
         }
-        if request.body_len() != Ok(0) || headers.all("content-length").next().is_some() {
+        if request.body_len() != Ok(0) || !fields.content_length.is_absent() {
             return Err(UpgradeError::bad_request("an upgrade has no body"));
         }
-        match headers.only("sec-websocket-version") {
+        match fields.websocket_version.only() {
             Ok(Some("13")) => {}
             Err(Ambiguous) => return Err(UpgradeError::bad_request("more than one Sec-WebSocket-Version")),
             Ok(_) => return Err(UpgradeError::Version),
         }
-        let key = match headers.only("sec-websocket-key") {
+        let key = match fields.websocket_key.only() {
             Ok(Some(key)) if is_key(key) => key,
             Ok(Some(_)) => return Err(UpgradeError::bad_request("Sec-WebSocket-Key is not 16 bytes in base64")),
             Ok(None) => return Err(UpgradeError::bad_request("Sec-WebSocket-Key is missing")),
             Err(Ambiguous) => return Err(UpgradeError::bad_request("more than one Sec-WebSocket-Key")),
         };
         let upgrade = Self { request: *request, key };
-        if !upgrade.raw_protocols().all(is_token) {
+        if fields.names_protocols && !upgrade.raw_protocols().all(is_token) {
             return Err(UpgradeError::bad_request("Sec-WebSocket-Protocol is malformed"));
         }
         Ok(Some(upgrade))

@@ -5,6 +5,7 @@
 //! (request smuggling: RFC 9112 §11.2). `encode_header` is the only place where a field is written.
 
 use super::error::{HeadError, ResponseError};
+use super::fields::{Fields, Line, has_token};
 use crate::base::limits::{HEADERS_MAX, Limits};
 use bytes::Bytes;
 use std::mem::MaybeUninit;
@@ -100,17 +101,26 @@ pub struct Headers<'a> {
 impl<'a> Headers<'a> {
     /// Name and value of each line, in order; values without the white space around them.
     pub fn iter(self) -> impl Iterator<Item = (&'a str, &'a [u8])> {
-        self.lines.split(|byte| *byte == b'\n').filter_map(|line| {
-            let colon = memchr::memchr(b':', line)?;
+        self.split().filter_map(|(name, value)| {
             // A name is a token, so it is ASCII: httparse has checked it.
-            let name = std::str::from_utf8(&line[..colon]).ok()?;
-            Some((name, line[colon + 1..].trim_ascii()))
+            Some((std::str::from_utf8(name).ok()?, value))
+        })
+    }
+
+    fn split(self) -> impl Iterator<Item = (&'a [u8], &'a [u8])> {
+        let mut rest = self.lines;
+        std::iter::from_fn(move || {
+            let end = memchr::memchr(b'\n', rest)?;
+            let (line, behind) = rest.split_at(end);
+            rest = &behind[1..];
+            let colon = memchr::memchr(b':', line)?;
+            Some((&line[..colon], line[colon + 1..].trim_ascii()))
         })
     }
 
     /// The values of all lines with this name, whatever its case.
     pub fn all(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.iter().filter(move |(other, _)| other.eq_ignore_ascii_case(name)).map(|(_, value)| value)
+        self.split().filter(move |(other, _)| other.eq_ignore_ascii_case(name.as_bytes())).map(|(_, value)| value)
     }
 
     /// The value of the first line with this name, if it is ASCII or UTF-8.
@@ -130,9 +140,7 @@ impl<'a> Headers<'a> {
 
     /// Whether the comma-separated lists under `name` hold `token`, whatever its case (RFC 9110 §5.6.1).
     pub fn has_token(self, name: &str, token: &str) -> bool {
-        self.all(name).any(|value| {
-            value.split(|byte| *byte == b',').any(|element| element.trim_ascii().eq_ignore_ascii_case(token.as_bytes()))
-        })
+        self.all(name).any(|value| has_token(value, token))
     }
 }
 
@@ -147,6 +155,7 @@ pub struct Request<'a> {
     target: &'a str,
     http_1_0: bool,
     headers: Headers<'a>,
+    fields: Fields<'a>,
     body: &'a [u8],
 }
 
@@ -172,6 +181,7 @@ impl<'a> Request<'a> {
             target,
             http_1_0: minor == 0,
             headers: Headers { lines: after_first_line(head) },
+            fields: Fields::of(parsed.headers),
             body: &[],
         };
         request.check_host(authority)?;
@@ -180,7 +190,7 @@ impl<'a> Request<'a> {
 
     /// RFC 9112 §3.2: exactly one Host, or 400; HTTP/1.0 may do without.
     fn check_host(&self, authority: Option<&str>) -> Result<(), HeadError> {
-        let host = self.headers.only("host").map_err(|_| HeadError::bad_request("more than one Host"))?;
+        let host = self.fields.host.only().map_err(|_| HeadError::bad_request("more than one Host"))?;
         if host.is_none() && !self.http_1_0 {
             return Err(HeadError::bad_request("Host is missing"));
         }
@@ -203,15 +213,14 @@ impl<'a> Request<'a> {
     /// # Errors
     /// 400 where the length is not stated in exactly one way; 411 for a body in chunks; 501 for other codings.
     pub fn body_len(&self) -> Result<u64, HeadError> {
-        let mut codings = self.headers.all("transfer-encoding");
         let length =
-            self.headers.only("content-length").map_err(|_| HeadError::bad_request("more than one Content-Length"))?;
-        if let Some(coding) = codings.next() {
+            self.fields.content_length.only().map_err(|_| HeadError::bad_request("more than one Content-Length"))?;
+        if let Line::Once(coding) | Line::Repeated(coding) = self.fields.transfer_encoding {
             // RFC 9112 §6.1: both together ought to be handled as an error.
             if length.is_some() {
                 return Err(HeadError::bad_request("Content-Length and Transfer-Encoding together"));
             }
-            if self.http_1_0 || codings.next().is_some() {
+            if self.http_1_0 || matches!(self.fields.transfer_encoding, Line::Repeated(_)) {
                 return Err(HeadError::bad_request("Transfer-Encoding cannot be understood in one way"));
             }
             return Err(if coding.eq_ignore_ascii_case(b"chunked") {
@@ -260,6 +269,10 @@ impl<'a> Request<'a> {
         self.headers
     }
 
+    pub(super) const fn fields(&self) -> &Fields<'a> {
+        &self.fields
+    }
+
     /// The first header line with this name, whatever its case; `None` too where it is not UTF-8.
     pub fn header(&self, name: &str) -> Option<&'a str> {
         self.headers.get(name)
@@ -277,12 +290,12 @@ impl<'a> Request<'a> {
 
     /// Whether the connection may carry another request after this one (RFC 9112 §9.3).
     pub fn keeps_alive(&self) -> bool {
-        !self.http_1_0 && !self.headers.has_token("connection", "close")
+        !self.http_1_0 && !self.fields.connection_close
     }
 
     /// Whether the client waits for `100 Continue` before it sends the body (RFC 9110 §10.1.1).
     pub(crate) fn expects_continue(&self) -> bool {
-        !self.http_1_0 && self.headers.has_token("expect", "100-continue")
+        !self.http_1_0 && self.fields.expects_continue
     }
 }
 

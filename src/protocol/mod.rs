@@ -26,6 +26,7 @@ pub mod decoder;
 
 pub mod encoder;
 pub mod error;
+mod fields;
 pub mod frame;
 mod frame_buffer;
 pub mod handshake;
