@@ -227,7 +227,7 @@ fn uring_config(config: &Config) -> UringConfig {
         bulk_buffer_count: config.bulk_buffers,
         bulk_buffer_bytes: config.bulk_buffer_bytes,
         table_slots: 0,
-        peer_addresses: true,
+        peer_addresses: config.settings.peer_addresses || config.settings.sessions_per_address_max.is_some(),
     }
 }
 

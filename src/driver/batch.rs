@@ -21,6 +21,7 @@ pub struct Batch {
     at: (usize, usize),
     /// Bytes sent since the loop was last told of them.
     untold: usize,
+    ends_stream: bool,
 }
 
 #[derive(Debug)]
@@ -115,6 +116,20 @@ impl Batch {
         self.len = 0;
         self.at = (0, 0);
         self.untold = 0;
+        self.ends_stream = false;
+    }
+
+    /// Only the end of our side of the stream follows, as soon as this has left ([`Driver::close`](super::Driver::close),
+    /// [`Driver::shutdown`](super::Driver::shutdown)): it travels with the last bytes, which saves a segment. Where it does not
+    /// follow, those are held back for 200 ms at most.
+    pub const fn end_stream(&mut self) {
+        self.ends_stream = true;
+    }
+
+    /// How it is sent. MSG_NOSIGNAL: an error instead of SIGPIPE. MSG_MORE: the kernel keeps the last segment for what follows
+    /// (tcp(7)), and adds the end of the stream to it.
+    pub(super) const fn flags(&self) -> libc::c_int {
+        libc::MSG_NOSIGNAL | if self.ends_stream { libc::MSG_MORE } else { 0 }
     }
 
     /// The parts that are not sent yet, in order.

@@ -382,10 +382,9 @@ fn send_once(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usiz
             break;
         }
     }
-    // MSG_NOSIGNAL: an error instead of SIGPIPE.
     match &slices[..count] {
-        [part] => socket.send_with_flags(part, libc::MSG_NOSIGNAL),
-        parts => socket.send_vectored_with_flags(parts, libc::MSG_NOSIGNAL),
+        [part] => socket.send_with_flags(part, batch.flags()),
+        parts => socket.send_vectored_with_flags(parts, batch.flags()),
     }
 }
 

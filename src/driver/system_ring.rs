@@ -21,8 +21,6 @@ use std::time::{Duration, Instant};
 const POLL_FIRST: u16 = 1 << 0;
 /// `IORING_RECV_MULTISHOT` (6.0).
 const RECEIVE_MULTISHOT: u16 = 1 << 1;
-/// MSG_WAITALL: the kernel finishes short sends itself. MSG_NOSIGNAL: an error instead of SIGPIPE.
-const SEND_FLAGS: i32 = libc::MSG_WAITALL | libc::MSG_NOSIGNAL;
 /// What options are set to; the kernel reads it while the command runs.
 static ON: libc::c_int = 1;
 static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
@@ -167,16 +165,18 @@ impl SystemRing {
 
     #[inline]
     fn send_entry(&mut self, slot: u32, batch: &Batch) -> squeue::Entry {
+        // MSG_WAITALL: the kernel finishes short sends itself.
+        let flags = batch.flags() | libc::MSG_WAITALL;
         let mut parts = batch.remaining();
         let first = parts.next().unwrap_or_default();
         match parts.next() {
             None => {
                 let length = first.len().min(SEND_BYTES_MAX) as u32;
-                opcode::Send::new(Fixed(slot), first.as_ptr(), length).flags(SEND_FLAGS).build()
+                opcode::Send::new(Fixed(slot), first.as_ptr(), length).flags(flags).build()
             }
             Some(_) => {
                 let header = self.scatter(batch);
-                opcode::SendMsg::new(Fixed(slot), header).flags(SEND_FLAGS as u32).build()
+                opcode::SendMsg::new(Fixed(slot), header).flags(flags as u32).build()
             }
         }
     }

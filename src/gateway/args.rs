@@ -299,6 +299,8 @@ impl ServeArgs {
                 stall_timeout: self.stall_timeout,
                 user_timeout: self.user_timeout.0,
                 sessions_per_address_max: self.max_per_address,
+                // Nothing else says where somebody came from.
+                peer_addresses: self.log == Ends::All,
                 handshake_rate: self.handshake_rate.0,
                 memory_bytes_max: self.memory,
                 session: self.session(),

@@ -41,8 +41,9 @@ impl<'a, T> Context<'a, T> {
     }
 
     /// The address of the peer that the handler is called for: always in [`Handler::on_upgrade`] and
-    /// [`Handler::on_request`], later if [`SessionOptions::keeps_peer_addr`] says so. `None` where the kernel does not tell
-    /// (with io_uring before Linux 6.7).
+    /// [`Handler::on_request`], later if [`SessionOptions::keeps_peer_addr`] says so. `None` where it was not asked for
+    /// ([`ShardSettings::peer_addresses`](super::ShardSettings::peer_addresses)), or the kernel does not tell (with io_uring
+    /// before Linux 6.7).
     ///
     /// [`Handler::on_upgrade`]: super::Handler::on_upgrade
     /// [`Handler::on_request`]: super::Handler::on_request

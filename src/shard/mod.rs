@@ -320,11 +320,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             debug_assert!(written.is_ok(), "pongs that wait are let go of before a close frame");
         });
         self.core.memory.recharge(before, queue.charged());
-        let Some(batch) = batch else {
+        let Some(mut batch) = batch else {
             self.core.put_empty_queue(key);
             return self.finish_if_flushed(key);
         };
         state.last_sent = self.core.now;
+        if matches!(state.stage, Stage::Finishing | Stage::FinishingLong) && !queue.has_waiting() {
+            batch.end_stream();
+        }
         let high = queue.leaving_bytes() >= self.core.options.get(state.options).high_water_bytes;
         if high && !state.flags.set(Flags::HIGH, true) {
             self.core.reading.push(key);

@@ -39,6 +39,10 @@ pub struct ShardSettings {
     /// WebSockets of one peer's address at most, in this shard; with more, upgrades are answered with 429 and
     /// `Retry-After`. An IPv6 address counts by its first 64 bits: they are one subscriber's.
     pub sessions_per_address_max: Option<u32>,
+    /// Whether handlers are told where peers come from ([`Context::peer_addr`](super::Context::peer_addr)). On io_uring that
+    /// is a command and a turn more for each connection, 5 % of what a handshake costs; with `sessions_per_address_max` it is
+    /// done in any case, and on epoll it costs nothing.
+    pub peer_addresses: bool,
     /// Upgrades a second; with more, they are answered with 503 and `Retry-After`.
     pub handshake_rate: Option<Rate>,
     /// What `Retry-After` says, or up to twice that: those that were refused together do not all come back together.
@@ -63,6 +67,7 @@ impl Default for ShardSettings {
             user_timeout: Some(Duration::from_secs(60)),
             sessions_max: None,
             sessions_per_address_max: None,
+            peer_addresses: true,
             handshake_rate: None,
             retry_after: Duration::from_secs(5),
             memory_bytes_max: 1024 * MIB,

@@ -4,7 +4,8 @@ use crate::{WAIT, accepted_link, assert_sleeps, batch_of, listener, next_accepte
 use ringwave::driver::{Completion, Driver, Link};
 use std::collections::HashSet;
 use std::io::{ErrorKind, Read, Write};
-use std::net::Shutdown;
+use std::net::{Shutdown, TcpStream};
+use std::os::fd::AsRawFd;
 use std::thread::spawn;
 
 every_driver! {
@@ -15,6 +16,8 @@ every_driver! {
     no_part_is_told_behind_a_close,
     nothing_is_received_behind_a_close,
     a_close_ends_the_stream_of_the_peer,
+    the_last_bytes_travel_with_the_end_of_the_stream,
+    last_bytes_that_no_end_follows_arrive_all_the_same,
     a_reset_reaches_the_peer_as_one,
     a_reset_of_the_peer_is_told_as_one_whatever_is_in_flight,
     a_close_ends_whatever_the_peer_does_at_that_moment,
@@ -170,6 +173,55 @@ fn a_close_ends_the_stream_of_the_peer<D: Driver>(mut driver: D) {
     driver.close(link);
     driver.reset(link);
     assert_sleeps(&mut driver, 2);
+}
+
+fn the_last_bytes_travel_with_the_end_of_the_stream<D: Driver>(mut driver: D) {
+    for (ends_stream, segments) in [(true, 1), (false, 2)] {
+        let (link, mut peer) = accepted_link(&mut driver);
+        let before = segments_in(&peer);
+        let mut batch = batch_of(b"goodbye");
+        if ends_stream {
+            batch.end_stream();
+        }
+        driver.send(link, batch);
+        turn_until(&mut driver, |driver, completion| match completion {
+            Completion::Sent { link, error: None, .. } => {
+                driver.close(link);
+                false
+            }
+            Completion::Closed { .. } => true,
+            other => panic!("{other:?}"),
+        });
+        let mut received = Vec::new();
+        peer.read_to_end(&mut received).expect("no error");
+        assert_eq!((&received[..], segments_in(&peer) - before), (&b"goodbye"[..], segments));
+    }
+}
+
+fn last_bytes_that_no_end_follows_arrive_all_the_same<D: Driver>(mut driver: D) {
+    let (link, mut peer) = accepted_link(&mut driver);
+    let mut batch = batch_of(b"goodbye");
+    batch.end_stream();
+    driver.send(link, batch);
+    turn_until(&mut driver, |_, completion| matches!(completion, Completion::Sent { error: None, .. }));
+    let mut received = [0; 7];
+    peer.read_exact(&mut received).expect("no error");
+    assert_eq!(&received, b"goodbye");
+}
+
+/// Segments that this socket has received since it was made.
+#[expect(unsafe_code, reason = "no library gives TCP_INFO")]
+fn segments_in(socket: &TcpStream) -> u32 {
+    let mut info = [0u32; 64];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    // SAFETY: the kernel writes at most `length` bytes into a value of ours, any of which are valid.
+    let answer = unsafe {
+        let room = (&raw mut info).cast();
+        libc::getsockopt(socket.as_raw_fd(), libc::IPPROTO_TCP, libc::TCP_INFO, room, &raw mut length)
+    };
+    assert_eq!(answer, 0);
+    // `tcpi_segs_in` of struct tcp_info (linux/tcp.h), since Linux 4.2.
+    info[140 / size_of::<u32>()]
 }
 
 fn a_reset_reaches_the_peer_as_one<D: Driver>(mut driver: D) {
