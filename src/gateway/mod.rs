@@ -137,16 +137,15 @@ impl Handler for App {
     }
 
     fn on_message(&mut self, session: &mut Session<'_, Client>, message: Message<'_>) {
+        if let Purpose::Echo = *session.data().0 {
+            session.send(message);
+            return;
+        }
         let client = session.data().clone();
-        match &*client.0 {
-            Purpose::Echo => {
-                session.send(message);
-            }
-            Purpose::Topics(topics) => {
-                let message = session.prepare(message);
-                for topic in &topics.names {
-                    session.publish_prepared(topic, &message);
-                }
+        if let Purpose::Topics(topics) = &*client.0 {
+            let message = session.prepare(message);
+            for topic in &topics.names {
+                session.publish_prepared(topic, &message);
             }
         }
     }

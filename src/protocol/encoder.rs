@@ -209,10 +209,8 @@ impl<R: Role> Encoder<R> {
 fn append_frame<R: Role>(key: R::FrameKey, fin: bool, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     let mask = R::mask(key);
     let header = FrameHeader { fin, opcode, mask, payload_len: payload.len() as u64 };
-    let mut bits = [0; HEADER_BYTES_MAX];
-    let header_len = header.encode(&mut bits);
-    out.reserve(header_len + payload.len());
-    out.extend_from_slice(&bits[..header_len]);
+    out.reserve(HEADER_BYTES_MAX + payload.len());
+    header.append_to(out);
     let payload_start = out.len();
     out.extend_from_slice(payload);
     if let Some(key) = mask {

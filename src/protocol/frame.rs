@@ -139,35 +139,41 @@ impl FrameHeader {
     /// Writes the header to the front of `out` and answers how many bytes it took.
     #[inline]
     pub fn encode(&self, out: &mut [u8; HEADER_BYTES_MAX]) -> usize {
+        let mut length = 0;
+        self.put(|bytes| {
+            out[length..length + bytes.len()].copy_from_slice(bytes);
+            length += bytes.len();
+        });
+        length
+    }
+
+    /// Appends it.
+    #[inline]
+    pub(super) fn append_to(&self, out: &mut Vec<u8>) {
+        self.put(|bytes| out.extend_from_slice(bytes));
+    }
+
+    /// Gives its bytes in pieces of a length that the compiler knows: such a copy is a store, and one of a length that is only
+    /// known when it runs is a call that waits for the bytes to be written one by one (9 ns of a short message's 65).
+    #[inline]
+    fn put(&self, mut put: impl FnMut(&[u8])) {
         debug_assert!(self.payload_len <= i64::MAX as u64);
-        out[0] = (u8::from(self.fin) << 7) | self.opcode as u8;
+        let first = (u8::from(self.fin) << 7) | self.opcode as u8;
         let mask_bit = u8::from(self.mask.is_some()) << 7;
-        let length_end = match self.payload_len {
-            126 if planted(Fault::LengthOffByOne) => {
-                out[1] = mask_bit | 125;
-                2
-            }
-            0..=125 => {
-                out[1] = mask_bit | self.payload_len as u8;
-                2
-            }
+        match self.payload_len {
+            126 if planted(Fault::LengthOffByOne) => put(&[first, mask_bit | 125]),
+            0..=125 => put(&[first, mask_bit | self.payload_len as u8]),
             126..=0xffff => {
-                out[1] = mask_bit | 126;
-                out[2..4].copy_from_slice(&(self.payload_len as u16).to_be_bytes());
-                4
+                let [high, low] = (self.payload_len as u16).to_be_bytes();
+                put(&[first, mask_bit | 126, high, low]);
             }
             _ => {
-                out[1] = mask_bit | 127;
-                out[2..10].copy_from_slice(&self.payload_len.to_be_bytes());
-                10
+                put(&[first, mask_bit | 127]);
+                put(&self.payload_len.to_be_bytes());
             }
-        };
-        match self.mask {
-            None => length_end,
-            Some(key) => {
-                out[length_end..length_end + 4].copy_from_slice(&key.bytes());
-                length_end + 4
-            }
+        }
+        if let Some(key) = self.mask {
+            put(&key.bytes());
         }
     }
 }

@@ -153,7 +153,21 @@ impl<T> Core<T> {
         key: Key,
         change: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut Supplies) -> R,
     ) -> Option<R> {
+        self.change_queue_if(key, |_| true, change)
+    }
+
+    /// The same, unless `may` says no.
+    #[inline]
+    pub(super) fn change_queue_if<R>(
+        &mut self,
+        key: Key,
+        may: impl FnOnce(&mut SessionState<T>) -> bool,
+        change: impl FnOnce(&mut Queue, &mut Encoder<Server>, &mut Supplies) -> R,
+    ) -> Option<R> {
         let state = self.sessions.get_mut(key)?;
+        if !may(state) {
+            return None;
+        }
         let queue = match &mut state.queue {
             Some(queue) => queue,
             none => {

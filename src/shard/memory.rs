@@ -73,7 +73,7 @@ impl Memory {
         self.own.saturating_sub(self.ending) + self.shared.held()
     }
 
-    fn is_used_up(&self) -> bool {
+    pub(super) fn is_used_up(&self) -> bool {
         self.used() > self.max
     }
 
