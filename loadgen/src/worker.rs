@@ -29,8 +29,9 @@ const TURN_MAX: Duration = Duration::from_millis(10);
 const OPENING_MAX: u32 = 128;
 /// Failures in a row after which a thread opens no more: the next would fail too.
 const FAILURES_IN_A_ROW_MAX: u32 = 64;
-/// Time for closing handshakes at the end.
+/// Time for closing handshakes at the end, and how much more of it for each connection: whoever is still there then is reset.
 const FAREWELL: Duration = Duration::from_secs(2);
+const FAREWELL_EACH: Duration = Duration::from_micros(50);
 const SECOND: u64 = 1_000_000_000;
 
 /// What the main thread asks for.
@@ -248,7 +249,8 @@ impl<V: Driver, D: Default, S: Scenario<D>> Worker<V, D, S> {
             Command::Finish => {
                 self.running = None;
                 self.opener = None;
-                self.farewell_until = Some(now + FAREWELL.as_nanos() as u64);
+                let farewell = FAREWELL + FAREWELL_EACH * self.connections.open_count();
+                self.farewell_until = Some(now + farewell.as_nanos() as u64);
                 for index in 0..self.connections.indices() {
                     if let Some(mut peer) = self.connections.peer_at(index) {
                         peer.leave(Leave::Clean);
