@@ -141,6 +141,27 @@ def summary(runs):
     return lines
 
 
+def losses(runs):
+    """A line for each load in which somebody else was better by the median, with who it was and by how much."""
+    lines = []
+    for load, by_server in runs.items():
+        if is_crowd(by_server):
+            continue
+        measure, _, less = MEASURES[kind_of(load)]
+        behind = {}
+        for name, them in by_server.items():
+            found = ratios(by_server.get(OURS, []), them, measure)
+            if name.startswith(OURS) or name == LIMIT or not found:
+                continue
+            middle = statistics.median(found)
+            if (middle > 1) if less else (middle < 1):
+                behind[name] = middle
+        if behind:
+            named = ", ".join(f"{ratio:.2f} of {name}" for name, ratio in sorted(behind.items(), key=lambda item: item[1]))
+            lines.append(f"- `{load}`: {named}")
+    return lines or ["Nowhere in this record."]
+
+
 def plot(kind, title, runs, file):
     """Horizontal bars, a group for each load. Drawn by matplotlib in an environment of its own."""
     shown = {load: them for load, them in runs.items() if kind_of(load) == kind and YARDSTICK in them}
@@ -176,11 +197,16 @@ def write(record, into):
         "",
         "Ratios are those of neighbouring runs: the median, and in brackets the least and the most of the rounds. Rounds of "
         "one and the same server differ by a quarter, so a ratio between 0.8 and 1.25 from few rounds says little. `bare` "
-        "is a TCP echo on our own driver, without WebSocket: the limit. Absolute figures mean nothing elsewhere.",
+        "is a TCP echo on our own driver, without WebSocket, and with `handshakes` a server that answers them and does nothing "
+        "else: the limit. Absolute figures mean nothing elsewhere.",
         "",
         "## In short",
         "",
         *summary(runs),
+        "",
+        "Where others were ahead, by the median of the same ratios:",
+        "",
+        *losses(runs),
         "",
     ]
     for kind, title in PLOTTED.items():

@@ -49,19 +49,20 @@ impl FrameBuffer {
     /// of a long message's memory at most a fifth is spare, and its bytes are moved four times on average instead of
     /// once (where the allocator cannot move pages instead, as it does with large blocks). Nothing is spare of a
     /// message in one frame, nor of one whose last fragment was the one that needed room: then its end is known. So such a
-    /// one grows faster, up to four times what has come, and is moved less: a third of its bytes, up to 1 MiB.
+    /// one grows faster, from the first read on to four times what has come, and is moved less: a quarter of its bytes, up
+    /// to 1 MiB.
     fn grow(&mut self, more: usize, rest: Option<u64>) {
         let needed = self.bytes.len() + more;
         let capacity = self.bytes.capacity();
         if needed <= capacity {
             return;
         }
-        let step = match capacity {
-            ..ASSEMBLY_QUADRUPLED_BYTES_MAX if rest.is_some() => 3 * capacity,
-            ..ASSEMBLY_DOUBLED_BYTES_MAX if rest.is_some() => capacity,
-            _ => capacity.min(ASSEMBLY_STEP_BYTES_MIN.max(capacity / 4)),
+        let grown = match capacity {
+            ..ASSEMBLY_QUADRUPLED_BYTES_MAX if rest.is_some() => 4 * needed,
+            ..ASSEMBLY_DOUBLED_BYTES_MAX if rest.is_some() => 2 * capacity,
+            _ => capacity + capacity.min(ASSEMBLY_STEP_BYTES_MIN.max(capacity / 4)),
         };
-        let grown = (capacity + step).max(ASSEMBLY_BYTES_FIRST);
+        let grown = grown.max(ASSEMBLY_BYTES_FIRST);
         let rest = rest.and_then(|rest| usize::try_from(rest).ok()).unwrap_or(usize::MAX);
         let enough = needed.saturating_add(rest);
         self.bytes.reserve_exact(grown.clamp(needed, enough) - self.bytes.len());
