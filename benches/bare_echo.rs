@@ -131,7 +131,11 @@ fn main() -> io::Result<()> {
     for (mode, question, answer) in [
         (Mode::Echo, &b"is anybody there?"[..], &b"is anybody there?"[..]),
         // The example of RFC 6455 §1.3.
-        (Mode::Handshakes, b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n", b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"),
+        (
+            Mode::Handshakes,
+            b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n",
+            b"s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n",
+        ),
     ] {
         let (sender, receiver) = std::sync::mpsc::channel();
         let server = std::thread::spawn(move || {
