@@ -434,9 +434,10 @@ mod tests {
     #[test]
     fn a_rate_at_which_the_client_was_the_limit_is_the_least() {
         let mut report = sample::full().0;
-        assert!(answers(&report)[3].text.starts_with("20"));
+        let found = |report: &Report| answers(report).pop().expect("it is full").text;
+        assert!(found(&report).starts_with("20"));
         report.found.as_mut().expect("it is full").rate_per_s = Some(80_000.0);
-        assert!(answers(&report)[3].text.starts_with("at least 80"));
+        assert!(found(&report).starts_with("at least 80"));
     }
 
     #[test]
@@ -446,6 +447,16 @@ mod tests {
         assert!(answers(&report)[0].alarm);
         report.setup.more.insert("ask".to_owned(), "none".to_owned());
         assert!(!answers(&report)[0].alarm);
+    }
+
+    #[test]
+    fn a_broadcast_that_misses_somebody_is_an_alarm() {
+        let mut report = sample::full().0;
+        let broadcast = |report: &Report| answers(report).into_iter().find(|fact| fact.name == "broadcast");
+        assert!(broadcast(&report).is_some_and(|fact| !fact.alarm && fact.text.contains("199 of 199")));
+        let held = report.held.as_mut().expect("it is full");
+        held.broadcast.as_mut().expect("it is full").reached = 198;
+        assert!(broadcast(&report).is_some_and(|fact| fact.alarm));
     }
 
     #[test]
