@@ -396,8 +396,12 @@ mod tests {
 
     #[test]
     fn the_defaults_are_the_librarys() {
-        assert_eq!(config(&[]), Ok(Config::default()));
-        assert_eq!(config(&["serve"]), Ok(Config::default()));
+        let config = |flags| config(flags).expect("sound");
+        // Only a log that tells all says where somebody came from.
+        assert_eq!(config(&["--log", "all"]), Config::default());
+        let mut nobody_asks = Config::default();
+        nobody_asks.settings.peer_addresses = false;
+        assert_eq!([config(&[]), config(&["serve"])], [nobody_asks.clone(), nobody_asks]);
         assert_eq!(args(&[]).expect("sound").drain().expect("sound"), Drain::default());
     }
 
