@@ -108,10 +108,8 @@ impl Hold {
             return;
         }
         self.all_asked = true;
-        let Some(index) = (0..connections.indices()).find(|index| connections.peer_at(*index).is_some()) else {
-            return;
-        };
-        let mut peer = connections.peer_at(index).expect("just found");
+        let first = (0..connections.indices()).find(|index| connections.peer_at(*index).is_some());
+        let Some(mut peer) = first.and_then(|index| connections.peer_at(index)) else { return };
         *peer.data() = 0;
         self.asked -= 1;
         self.meter.sent(peer.now, None);
@@ -122,19 +120,19 @@ impl Hold {
 
     fn heard(&mut self, peer: &mut Peer<'_, Data>, message: Message<'_>) {
         let now = peer.now;
-        let Some(stamp) = self.broadcast_form.decode(message.as_bytes()) else {
-            self.meter.errors().corrupted += 1;
-            return;
-        };
+        // The sender's own, or one more than there should be.
         if std::mem::take(peer.data()) == 0 {
             return;
         }
         self.asked -= 1;
-        let body = self.frames.body(self.broadcast_form.len());
-        if message.kind() == self.frames.kind() && message.as_bytes()[self.broadcast_form.len()..] == *body {
-            self.meter.received(stamp.time, now, self.frames.size());
-        } else {
-            self.meter.errors().corrupted += 1;
+        let (stamp_len, payload) = (self.broadcast_form.len(), message.as_bytes());
+        match self.broadcast_form.decode(payload) {
+            Some(stamp)
+                if message.kind() == self.frames.kind() && payload[stamp_len..] == *self.frames.body(stamp_len) =>
+            {
+                self.meter.received(stamp.time, now, self.frames.size());
+            }
+            _ => self.meter.errors().corrupted += 1,
         }
     }
 
