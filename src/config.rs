@@ -94,7 +94,7 @@ impl Default for Config {
             receive_buffers: 512,
             receive_buffer_bytes: 4096,
             bulk_buffers: 8,
-            bulk_buffer_bytes: 65_536,
+            bulk_buffer_bytes: 65_568,
             settings: ShardSettings::default(),
         }
     }

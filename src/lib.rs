@@ -33,6 +33,7 @@
 //! - `src/protocol/mask_simd.rs`: SIMD intrinsics
 //! - `src/protocol/utf8.rs`: one conversion of validated bytes
 //! - `src/protocol/decoder.rs`: the one place that asks for it
+//! - `src/driver/block.rs`: how much of a long receive buffer has been written
 //! - `src/driver/buf_ring.rs`: the receive buffers shared with the kernel
 //! - `src/driver/poller.rs`: epoll, and calls that no library makes safe
 //! - `src/driver/system_ring.rs`: submissions to a ring

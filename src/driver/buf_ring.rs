@@ -2,13 +2,16 @@
 //!
 //! ```text
 //!  entries   [addr,len,id][addr,len,id] …      a ring in shared memory; its tail stands in the first entry
-//!  memory    [buffer 0][buffer 1] …            count × bytes_each
+//!  memory    [buffer 0][buffer 1] …            count × bytes_each in one piece, or a block for each
 //! ```
 //! The kernel reads entries up to the tail; we write entries behind it and then move it (release). A buffer that
-//! the kernel handed out is ours until [`BufRing::recycle`] puts it behind the tail again.
+//! the kernel handed out is ours until [`BufRing::recycle`] puts it behind the tail again. A block may have been replaced by
+//! another one meanwhile: entries name addresses.
 #![allow(unsafe_code)]
 
+use super::block::{self, BLOCK_SHARES, Blocks};
 use crate::base::fault::{Fault, planted};
+use bytes::BytesMut;
 use io_uring::Submitter;
 use io_uring::types::BufRingEntry;
 use std::io;
@@ -50,8 +53,14 @@ pub(super) struct Pools([BufRing; Pool::ALL.len()]);
 
 impl Pools {
     pub(super) fn new(standard: PoolConfig, bulk: PoolConfig) -> io::Result<Self> {
-        // Whether long ones will ever be used is not known.
-        Ok(Self([BufRing::new(standard, Touch::Now)?, BufRing::new(bulk, Touch::Later)?]))
+        let pieces = Mapping::new(usize::from(standard.count) * standard.bytes_each as usize)?;
+        let mut blocks = Blocks::new(bulk.bytes_each as usize);
+        // Whether they will ever be used is not known: the system backs none that was not.
+        let at = (0..bulk.count).map(|_| blocks.take()).collect();
+        Ok(Self([
+            BufRing::new(standard, Memory::Pieces(pieces))?,
+            BufRing::new(bulk, Memory::Blocks { at, others: blocks })?,
+        ]))
     }
 
     pub(super) const fn of(&mut self, pool: Pool) -> &mut BufRing {
@@ -79,7 +88,7 @@ impl Pools {
 #[derive(Debug)]
 pub(super) struct BufRing {
     entries: Mapping,
-    memory: Mapping,
+    memory: Memory,
     count: u16,
     bytes_each: u32,
     tail: u16,
@@ -92,12 +101,31 @@ pub(super) struct BufRing {
     head: u16,
 }
 
+/// Where a pool's buffers lie.
+#[derive(Debug)]
+enum Memory {
+    /// In one piece, one behind the other.
+    Pieces(Mapping),
+    /// In blocks, by number; where one was taken, an empty one. And the blocks that have no number.
+    Blocks { at: Vec<BytesMut>, others: Blocks },
+}
+
+impl Memory {
+    /// Where a buffer begins.
+    fn start_of(&mut self, id: u16, bytes_each: u32) -> NonNull<u8> {
+        match self {
+            // SAFETY: id < count, so the buffer lies inside the mapping of count × bytes_each bytes.
+            Self::Pieces(mapping) => unsafe { mapping.start.add(usize::from(id) * bytes_each as usize) },
+            Self::Blocks { at, .. } => NonNull::from(at[usize::from(id)].spare_capacity_mut()).cast(),
+        }
+    }
+}
+
 impl BufRing {
     /// Maps a pool.
-    fn new(PoolConfig { count, bytes_each }: PoolConfig, touch: Touch) -> io::Result<Self> {
+    fn new(PoolConfig { count, bytes_each }: PoolConfig, memory: Memory) -> io::Result<Self> {
         assert!(count.is_power_of_two() && bytes_each > 0);
-        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>(), Touch::Now)?;
-        let memory = Mapping::new(usize::from(count) * bytes_each as usize, touch)?;
+        let entries = Mapping::new(usize::from(count) * size_of::<BufRingEntry>())?;
         let mut ring = Self {
             entries,
             memory,
@@ -133,12 +161,41 @@ impl BufRing {
     /// The first `len` bytes of a lent buffer.
     pub(super) fn bytes(&mut self, id: u16, len: u32) -> &mut [u8] {
         assert!(id < self.count && len <= self.bytes_each);
-        let offset = usize::from(id) * self.bytes_each as usize;
-        // SAFETY: id < count, so the buffer lies inside the mapping of count × bytes_each bytes.
-        let start = unsafe { self.memory.start.add(offset) };
-        // SAFETY: the bytes are mapped and initialised (anonymous memory), the kernel does not write to a buffer that
-        // it has handed out, and `&mut self` keeps any other slice of the pool from existing.
-        unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) }
+        let start = self.memory.start_of(id, self.bytes_each);
+        match &mut self.memory {
+            // SAFETY: the bytes are mapped and initialised (anonymous memory), the kernel does not write to a buffer that
+            // it has handed out, and `&mut self` keeps any other slice of the pool from existing.
+            Memory::Pieces(_) => unsafe { std::slice::from_raw_parts_mut(start.as_ptr(), len as usize) },
+            Memory::Blocks { at, .. } => {
+                let block = &mut at[usize::from(id)];
+                // SAFETY: the kernel has handed it out with so many bytes.
+                unsafe { block::received(block, len as usize) };
+                block
+            }
+        }
+    }
+
+    /// The block of a lent buffer with its first `len` bytes, if it is one and they are a large share of it. What is left of it
+    /// comes back by [`BufRing::recycle_rest`].
+    pub(super) fn take(&mut self, id: u16, len: u32) -> Option<BytesMut> {
+        assert!(id < self.count && len <= self.bytes_each);
+        let Memory::Blocks { at, .. } = &mut self.memory else { return None };
+        if (len as usize) * BLOCK_SHARES < self.bytes_each as usize {
+            return None;
+        }
+        let mut block = std::mem::take(&mut at[usize::from(id)]);
+        // SAFETY: the kernel has handed it out with so many bytes.
+        unsafe { block::received(&mut block, len as usize) };
+        Some(block)
+    }
+
+    /// Takes a buffer back whose block was taken.
+    pub(super) fn recycle_rest(&mut self, id: u16, rest: BytesMut) {
+        if let Memory::Blocks { at, others } = &mut self.memory {
+            others.put(rest);
+            at[usize::from(id)] = others.take();
+        }
+        self.recycle(id);
     }
 
     /// Takes a buffer back; the kernel sees it after [`BufRing::publish`].
@@ -148,7 +205,10 @@ impl BufRing {
         self.returned += 1;
         // Whoever reads it from now on shall notice.
         #[cfg(feature = "simulation")]
-        self.bytes(id, self.bytes_each).fill(0xdd);
+        self.room(id).fill(0xdd);
+        if let Memory::Blocks { at, .. } = &mut self.memory {
+            at[usize::from(id)].clear();
+        }
         self.push(id);
         if planted(Fault::BufferReturnedTwice) {
             self.push(id);
@@ -171,8 +231,7 @@ impl BufRing {
         // SAFETY: mapped and zeroed at the start, so it is initialised; the kernel does not read entries behind the
         // tail, and the tail (in another field of the first entry) is not touched by the three setters.
         let entry = unsafe { entry.as_mut() };
-        let offset = u64::from(id) * u64::from(self.bytes_each);
-        entry.set_addr(self.memory.start.as_ptr() as u64 + offset);
+        entry.set_addr(self.memory.start_of(id, self.bytes_each).as_ptr() as u64);
         entry.set_len(self.bytes_each);
         entry.set_bid(id);
         self.tail = self.tail.wrapping_add(1);
@@ -194,7 +253,7 @@ impl BufRing {
 #[cfg(feature = "simulation")]
 impl BufRing {
     /// Takes the next buffer that the kernel was given and shown.
-    pub(super) fn take(&mut self) -> Option<u16> {
+    pub(super) fn hand_out(&mut self) -> Option<u16> {
         let first = self.entries.start.cast::<BufRingEntry>();
         // SAFETY: `first` is the address of the first entry of an initialised ring.
         let tail = unsafe { BufRingEntry::tail(first.as_ptr()) };
@@ -212,8 +271,11 @@ impl BufRing {
         Some(id)
     }
 
-    /// All bytes of a buffer that was taken.
+    /// All bytes of a buffer that was handed out.
     pub(super) fn room(&mut self, id: u16) -> &mut [u8] {
+        if let Memory::Blocks { at, .. } = &mut self.memory {
+            at[usize::from(id)].resize(self.bytes_each as usize, 0);
+        }
         self.bytes(id, self.bytes_each)
     }
 
@@ -222,15 +284,7 @@ impl BufRing {
     }
 }
 
-/// When memory is touched, and so taken from the system.
-#[derive(Clone, Copy)]
-enum Touch {
-    /// What it costs is paid at the start.
-    Now,
-    Later,
-}
-
-/// Anonymous memory, page-aligned and zeroed.
+/// Anonymous memory, page-aligned and zeroed, taken from the system at the start.
 #[derive(Debug)]
 struct Mapping {
     start: NonNull<u8>,
@@ -238,13 +292,9 @@ struct Mapping {
 }
 
 impl Mapping {
-    fn new(bytes: usize, touch: Touch) -> io::Result<Self> {
+    fn new(bytes: usize) -> io::Result<Self> {
         let protection = libc::PROT_READ | libc::PROT_WRITE;
-        let populate = match touch {
-            Touch::Now => libc::MAP_POPULATE,
-            Touch::Later => 0,
-        };
-        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | populate;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_POPULATE;
         // SAFETY: asks for new memory wherever there is room; no memory of ours is touched.
         let start = unsafe { libc::mmap(std::ptr::null_mut(), bytes, protection, flags, -1, 0) };
         if start == libc::MAP_FAILED {

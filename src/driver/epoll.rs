@@ -14,6 +14,7 @@
 //! is watched in vain: a link that changes its mind costs no system call.
 
 use super::batch::Batch;
+use super::block;
 use super::buf_ring::Pool;
 use super::links::{LinkState, Links, Outgoing};
 use super::poller::{self, Interest, Poller, Ready, Source};
@@ -23,9 +24,10 @@ use super::waker::Waker;
 use super::{Buffer, Completion, Driver, Link};
 use crate::base::clock::Time;
 use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_PARTS_MAX};
+use bytes::BytesMut;
 use socket2::{Domain, Protocol, SockAddr, Socket, Type};
 use std::collections::{HashMap, VecDeque};
-use std::io::{self, ErrorKind, IoSlice, Read};
+use std::io::{self, ErrorKind, IoSlice};
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
@@ -47,7 +49,7 @@ pub struct EpollConfig {
 
 impl Default for EpollConfig {
     fn default() -> Self {
-        Self { links_max: 1 << 20, buffer_bytes: 65_536, turn_bytes: 262_144 }
+        Self { links_max: 1 << 20, buffer_bytes: 65_568, turn_bytes: 262_144 }
     }
 }
 
@@ -265,22 +267,21 @@ impl Epoll {
 
     fn receive(&mut self, link: Link) -> Option<Completion> {
         let state = self.links.get(link).filter(|state| state.receive_wanted)?;
-        let Some(id) = self.buffers.take() else {
+        let Some(id) = self.buffers.lend() else {
             if !std::mem::replace(&mut state.starved, true) {
                 self.starved.push_back(link);
             }
             return None;
         };
-        let room = self.buffers.bytes(id);
-        let most = room.len().min(self.bytes_left);
-        let room = &mut room[..most];
-        let error = match (&state.socket).read(room) {
+        let buffer = self.buffers.buffer(id);
+        let most = buffer.capacity().min(self.bytes_left);
+        let error = match block::receive(&state.socket, buffer, most) {
             Ok(len @ 1..) => {
                 // Less than there is room for was all there is.
-                self.bytes_left = if len < room.len() { 0 } else { self.bytes_left - len };
+                self.bytes_left = if len < most { 0 } else { self.bytes_left - len };
                 return Some(Completion::Received {
                     link,
-                    buffer: Buffer { bank: 0, pool: Pool::Standard, id, len: len as u32 },
+                    buffer: Buffer { bank: 0, pool: Pool::Bulk, id, len: len as u32 },
                 });
             }
             Ok(0) => None,
@@ -462,11 +463,19 @@ impl Driver for Epoll {
     }
 
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8] {
-        &mut self.buffers.bytes(buffer.id)[..buffer.len()]
+        self.buffers.buffer(buffer.id)
     }
 
     fn recycle(&mut self, buffer: Buffer) {
         self.buffers.put(buffer.id);
+    }
+
+    fn take_bytes(&mut self, buffer: &Buffer) -> Option<BytesMut> {
+        self.buffers.take(buffer.id)
+    }
+
+    fn recycle_rest(&mut self, buffer: Buffer, rest: BytesMut) {
+        self.buffers.put_rest(buffer.id, rest);
     }
 
     fn waker(&self) -> Waker {

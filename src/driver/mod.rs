@@ -12,6 +12,7 @@
 mod affinity;
 mod bank;
 mod batch;
+mod block;
 mod buf_ring;
 mod epoll;
 mod links;
@@ -31,6 +32,7 @@ mod waker;
 
 pub use affinity::{cores, pin_to};
 pub use batch::{Batch, BatchPool};
+pub use block::BLOCK_SHARES;
 pub use epoll::{Epoll, EpollConfig};
 pub use probe::probe_uring;
 pub use socket::{Listener, listen_on};
@@ -43,6 +45,7 @@ use crate::base::clock::Time;
 use crate::base::key::Key;
 #[cfg(doc)]
 use crate::base::limits::SEND_BYTES_MAX;
+use bytes::BytesMut;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -171,6 +174,11 @@ pub trait Driver {
     fn bytes(&mut self, buffer: &Buffer) -> &mut [u8];
     /// Gives a buffer back to the pool.
     fn recycle(&mut self, buffer: Buffer);
+    /// The same bytes as memory that parts may be split off and shared of, if the buffer is one of the longer ones and they are
+    /// no small part of it ([`BLOCK_SHARES`]). What is left of them comes back by [`Driver::recycle_rest`].
+    fn take_bytes(&mut self, buffer: &Buffer) -> Option<BytesMut>;
+    /// Gives a buffer back to the pool whose bytes were taken. What is shared of them stays as it is.
+    fn recycle_rest(&mut self, buffer: Buffer, rest: BytesMut);
     /// What wakes this driver's [`Driver::wait`] from any thread.
     fn waker(&self) -> Waker;
     /// Hands everything to the kernel and waits for a completion, at most `timeout`. Answers the turn's time.

@@ -1,45 +1,66 @@
 //! Receive buffers in memory of our own: one that stays hot, further ones while a loop keeps that.
 
+use super::block::{BLOCK_SHARES, Blocks};
+use bytes::BytesMut;
+
 /// Buffers at most. A loop that recycles at once needs one; one that keeps them all waits for their return.
 pub(super) const BUFFERS_MAX: usize = 64;
 
 /// Buffers by number.
 pub(super) struct BufferPool {
-    buffers: Vec<Box<[u8]>>,
-    /// Numbers of those at home. The last one back is the next one out: it is still in the cache.
+    /// Those that are out; at the numbers of others, empty ones.
+    out: Vec<BytesMut>,
+    /// Numbers of those at home.
     free: Vec<u16>,
+    home: Blocks,
     bytes_each: usize,
 }
 
 impl BufferPool {
     pub(super) const fn new(bytes_each: usize) -> Self {
-        Self { buffers: Vec::new(), free: Vec::new(), bytes_each }
+        Self { out: Vec::new(), free: Vec::new(), home: Blocks::new(bytes_each), bytes_each }
     }
 
     /// How many there are to take.
     pub(super) const fn available(&self) -> usize {
-        BUFFERS_MAX - self.buffers.len() + self.free.len()
+        BUFFERS_MAX - self.out.len() + self.free.len()
     }
 
     /// Lends a buffer, unless all are out.
-    pub(super) fn take(&mut self) -> Option<u16> {
-        self.free.pop().or_else(|| {
-            let id = self.buffers.len();
+    pub(super) fn lend(&mut self) -> Option<u16> {
+        let id = self.free.pop().or_else(|| {
+            let id = self.out.len();
             (id < BUFFERS_MAX).then(|| {
-                self.buffers.push(vec![0; self.bytes_each].into_boxed_slice());
+                self.out.push(BytesMut::new());
                 id as u16
             })
-        })
+        })?;
+        self.out[usize::from(id)] = self.home.take();
+        Some(id)
     }
 
-    /// All bytes of a lent buffer.
-    pub(super) fn bytes(&mut self, id: u16) -> &mut [u8] {
-        &mut self.buffers[usize::from(id)]
+    /// A lent buffer, which the bytes that are received are put into.
+    pub(super) fn buffer(&mut self, id: u16) -> &mut BytesMut {
+        &mut self.out[usize::from(id)]
+    }
+
+    /// A lent buffer for good, if what is in it is no small part of it. What is left of it comes back by
+    /// [`BufferPool::put_rest`].
+    pub(super) fn take(&mut self, id: u16) -> Option<BytesMut> {
+        let buffer = &mut self.out[usize::from(id)];
+        (buffer.len() * BLOCK_SHARES >= self.bytes_each).then(|| std::mem::take(buffer))
     }
 
     /// Takes a buffer back.
     pub(super) fn put(&mut self, id: u16) {
+        let buffer = std::mem::take(&mut self.out[usize::from(id)]);
+        self.put_rest(id, buffer);
+    }
+
+    /// Takes a buffer back that was taken.
+    pub(super) fn put_rest(&mut self, id: u16, rest: BytesMut) {
         debug_assert!(!self.free.contains(&id), "buffer {id} comes back though it is not out");
+        self.home.put(rest);
         self.free.push(id);
     }
 }
@@ -52,8 +73,8 @@ mod tests {
     fn one_buffer_serves_whoever_gives_it_back() {
         let mut pool = BufferPool::new(8);
         for _ in 0..3 {
-            let id = pool.take().expect("it is at home");
-            assert_eq!((id, pool.bytes(id).len(), pool.buffers.len()), (0, 8, 1));
+            let id = pool.lend().expect("it is at home");
+            assert_eq!((id, pool.buffer(id).capacity(), pool.out.len()), (0, 8, 1));
             pool.put(id);
         }
         assert_eq!(pool.available(), BUFFERS_MAX);
@@ -62,14 +83,14 @@ mod tests {
     #[test]
     fn whoever_keeps_buffers_gets_others_up_to_the_bound() {
         let mut pool = BufferPool::new(1);
-        let lent: Vec<u16> = std::iter::from_fn(|| pool.take()).collect();
+        let lent: Vec<u16> = std::iter::from_fn(|| pool.lend()).collect();
         assert_eq!(lent, (0..BUFFERS_MAX as u16).collect::<Vec<_>>());
         assert_eq!(pool.available(), 0);
         for id in &lent {
-            pool.bytes(*id)[0] = *id as u8;
+            pool.buffer(*id).extend_from_slice(&[*id as u8]);
         }
         pool.put(3);
-        assert_eq!((pool.available(), pool.take()), (1, Some(3)));
-        assert!(lent.iter().all(|id| pool.bytes(*id) == [*id as u8]));
+        assert_eq!((pool.available(), pool.lend()), (1, Some(3)));
+        assert!(lent.iter().filter(|id| **id != 3).all(|id| pool.buffer(*id)[..] == [*id as u8]));
     }
 }

@@ -29,6 +29,7 @@ use crate::base::clock::Time;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SUBMIT_RETRY};
+use bytes::BytesMut;
 use slab::Slab;
 use socket2::SockAddr;
 use std::collections::VecDeque;
@@ -63,7 +64,7 @@ impl Default for UringConfig {
             buffer_count: 512,
             buffer_bytes: 4096,
             bulk_buffer_count: 8,
-            bulk_buffer_bytes: 65_536,
+            bulk_buffer_bytes: 65_568,
             table_slots: 0,
             peer_addresses: true,
         }
@@ -596,6 +597,14 @@ impl<K: Kernel> Driver for Uring<K> {
     fn recycle(&mut self, buffer: Buffer) {
         let pool = if planted(Fault::BufferToOtherPool) { Pool::Standard } else { buffer.pool };
         self.banks[usize::from(buffer.bank)].ring.pools().of(pool).recycle(buffer.id);
+    }
+
+    fn take_bytes(&mut self, buffer: &Buffer) -> Option<BytesMut> {
+        self.banks[usize::from(buffer.bank)].ring.pools().of(buffer.pool).take(buffer.id, buffer.len)
+    }
+
+    fn recycle_rest(&mut self, buffer: Buffer, rest: BytesMut) {
+        self.banks[usize::from(buffer.bank)].ring.pools().of(buffer.pool).recycle_rest(buffer.id, rest);
     }
 
     fn waker(&self) -> Waker {

@@ -14,6 +14,7 @@ use super::message::{MessageKind, Prepared};
 use super::utf8::{self, Utf8Validator};
 use crate::base::fault::{Fault, planted};
 use crate::base::limits::{Delivery, Limits};
+use bytes::{Buf, BytesMut};
 use std::ops::Range;
 
 /// Bytes lent to the core, and how far they have been read.
@@ -21,9 +22,17 @@ use std::ops::Range;
 pub(super) struct Input<'a> {
     pub(super) bytes: &'a mut [u8],
     pub(super) at: usize,
+    /// Messages in a frame that lies here whole and has at least so many bytes are not read …
+    pub(super) taken_from: usize,
+    /// … and one of them is next.
+    pub(super) is_before_taken: bool,
 }
 
-impl Input<'_> {
+impl<'a> Input<'a> {
+    pub(super) const fn new(bytes: &'a mut [u8]) -> Self {
+        Self { bytes, at: 0, taken_from: usize::MAX, is_before_taken: false }
+    }
+
     pub(super) fn rest(&self) -> &[u8] {
         &self.bytes[self.at..]
     }
@@ -176,27 +185,49 @@ pub(super) fn next_step<R: Role>(
 #[inline]
 fn whole_message<R: Role>(input: &mut Input<'_>, limits: &Limits) -> Result<Option<Step>, ProtocolError> {
     let Decoded::Header(header, header_len) = FrameHeader::decode(input.rest())? else { return Ok(None) };
-    let kind = match header.opcode {
-        Opcode::Text => MessageKind::Text,
-        Opcode::Binary => MessageKind::Binary,
-        _ => return Ok(None),
-    };
+    let Some(kind) = MessageKind::of(header.opcode) else { return Ok(None) };
     check_mask::<R>(&header)?;
     check_length(header.payload_len, 0, limits.delivery, limits)?;
     let available = (input.rest().len() - header_len) as u64;
     if !header.fin || header.payload_len > available {
         return Ok(None);
     }
-    input.take(header_len);
-    let payload = input.take(header.payload_len as usize);
-    let bytes = &mut input.bytes[payload.clone()];
-    if let Some(key) = header.mask {
-        apply_mask(bytes, key);
+    let payload_len = header.payload_len as usize;
+    if header_len + payload_len >= input.taken_from {
+        input.is_before_taken = true;
+        return Ok(Some(Step::Starved));
     }
-    if kind == MessageKind::Text && utf8::validate_whole(bytes).is_none() {
+    input.take(header_len);
+    let payload = input.take(payload_len);
+    open(&header, kind, &mut input.bytes[payload.clone()])?;
+    Ok(Some(Step::Message(kind, Payload::Lent(payload))))
+}
+
+/// Takes the message out of `block` that [`Input::is_before_taken`] spoke of: as a frame to be sent on, in the memory in which
+/// it came.
+pub(super) fn take_message(block: &mut BytesMut) -> Result<(MessageKind, Prepared), ProtocolError> {
+    let Decoded::Header(header, header_len) = FrameHeader::decode(block)? else { unreachable!("it lies there whole") };
+    let kind = MessageKind::of(header.opcode).expect("it is a message");
+    let mut frame = block.split_to(header_len + header.payload_len as usize);
+    open(&header, kind, &mut frame[header_len..])?;
+    // A header without a masking key is no longer than one with.
+    let mut bits = [0; HEADER_BYTES_MAX];
+    let start = header_len - FrameHeader { mask: None, ..header }.encode(&mut bits);
+    frame[start..header_len].copy_from_slice(&bits[..header_len - start]);
+    frame.advance(start);
+    Ok((kind, Prepared::of_frame(frame.freeze())))
+}
+
+/// Unmasks a whole message, and validates it if it is text.
+#[inline]
+fn open(header: &FrameHeader, kind: MessageKind, payload: &mut [u8]) -> Result<(), ProtocolError> {
+    if let Some(key) = header.mask {
+        apply_mask(payload, key);
+    }
+    if kind == MessageKind::Text && utf8::validate_whole(payload).is_none() {
         return Err(ProtocolError::TextNotUtf8);
     }
-    Ok(Some(Step::Message(kind, Payload::Lent(payload))))
+    Ok(())
 }
 
 /// RFC 6455 §5.1: a client masks, a server does not.

@@ -13,6 +13,7 @@ use super::http1::{HeadScan, Request, ResponseHead};
 use super::message::{Chunk, Message, MessageKind, Prepared};
 use super::utf8;
 use crate::base::limits::{Delivery, Limits};
+use bytes::BytesMut;
 use std::marker::PhantomData;
 use std::ops::Range;
 
@@ -98,7 +99,22 @@ impl<R: Role> Decoder<R> {
     /// Lends bytes. Pull [`Events::next_event`] until it answers `None`; then they may be used again.
     #[inline]
     pub fn receive<'a>(&'a mut self, bytes: &'a mut [u8], limits: &'a Limits) -> Events<'a, R> {
-        Events { decoder: self, input: Input { bytes, at: 0 }, limits: *limits, gathered: Vec::new(), assembled: None }
+        Events { decoder: self, input: Input::new(bytes), limits: *limits, gathered: Vec::new(), assembled: None }
+    }
+
+    /// Takes the message that the last [`Events`] [stopped before](Events::is_before_taken) out of the front of `block`, without
+    /// a copy: the rest of its bytes are what comes next.
+    ///
+    /// # Errors
+    /// It is text and not UTF-8. It is the last thing said: everything after it is passed over.
+    pub fn take_message(&mut self, block: &mut BytesMut) -> Result<Assembled, Failure> {
+        match assembly::take_message(block) {
+            Ok((kind, frame)) => Ok(Assembled { kind, frame }),
+            Err(error) => {
+                self.end();
+                Err(error.into())
+            }
+        }
     }
 
     /// Whether something has begun and not ended: a head, a frame, a message.
@@ -168,6 +184,16 @@ impl<R> Events<'_, R> {
         self.decoder.state = State::Ended;
     }
 
+    /// Leaves messages for [`Decoder::take_message`] that lie whole in the bytes lent, in one frame of at least so many bytes.
+    pub const fn stop_before_frames_of(&mut self, bytes: usize) {
+        self.input.taken_from = bytes;
+    }
+
+    /// Whether there is no event because such a message is next, at the front of what is [unread](Events::unread).
+    pub const fn is_before_taken(&self) -> bool {
+        self.input.is_before_taken
+    }
+
     /// Bytes lent that no event has covered yet.
     pub fn unread(&self) -> usize {
         self.input.rest().len()
@@ -206,12 +232,7 @@ impl<R: Role> Events<'_, R> {
                 (prepared.payload(), Some(prepared))
             }
         };
-        let message = match kind {
-            // SAFETY: the payload of a `Step::Message` of text is one that the assembly has validated whole, by
-            // `validate_whole` or by a validator that was complete at its end; nothing has touched it since.
-            MessageKind::Text => Message::Text(unsafe { utf8::validated_str(payload) }),
-            MessageKind::Binary => Message::Binary(payload),
-        };
+        let message = message_of(kind, payload);
         match prepared {
             None => Event::Message(message),
             Some(prepared) => Event::Assembled(message, prepared),
@@ -282,6 +303,36 @@ impl<R: Role> Events<'_, R> {
         let protocol = expected.check(&ResponseHead::parse(&self.gathered)?)?;
         self.decoder.state = State::Frames(None);
         Ok(Some(Event::Upgraded(protocol)))
+    }
+}
+
+/// A message that is a frame to be sent on, as a server sends it.
+#[derive(Clone, Debug)]
+pub struct Assembled {
+    kind: MessageKind,
+    frame: Prepared,
+}
+
+impl Assembled {
+    /// The message.
+    pub fn message(&self) -> Message<'_> {
+        message_of(self.kind, self.frame.payload())
+    }
+
+    /// The frame.
+    pub const fn frame(&self) -> &Prepared {
+        &self.frame
+    }
+}
+
+/// A message that the assembly has let pass.
+#[inline]
+fn message_of(kind: MessageKind, payload: &[u8]) -> Message<'_> {
+    match kind {
+        // SAFETY: what the assembly hands out as text it has validated whole, by `validate_whole` or by a validator that was
+        // complete at its end; nothing has touched it since.
+        MessageKind::Text => Message::Text(unsafe { utf8::validated_str(payload) }),
+        MessageKind::Binary => Message::Binary(payload),
     }
 }
 

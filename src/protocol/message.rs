@@ -14,6 +14,15 @@ pub enum MessageKind {
 }
 
 impl MessageKind {
+    /// The kind of a message that begins with a frame of this opcode, if one does.
+    pub(super) const fn of(opcode: Opcode) -> Option<Self> {
+        match opcode {
+            Opcode::Text => Some(Self::Text),
+            Opcode::Binary => Some(Self::Binary),
+            Opcode::Continuation | Opcode::Close | Opcode::Ping | Opcode::Pong => None,
+        }
+    }
+
     /// The opcode of such a message's first frame.
     pub const fn opcode(self) -> Opcode {
         match self {

@@ -12,14 +12,17 @@ use crate::base::clock::Tick;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
-use crate::driver::{Buffer, Driver, Link};
+use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link};
 use crate::protocol::close::{CloseCode, CloseFrame};
-use crate::protocol::decoder::{Decoder, Event};
+use crate::protocol::decoder::{Decoder, Event, Events};
 use crate::protocol::encoder::Server;
 use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::{Request, Response};
+use crate::protocol::message::{Message, Prepared};
+use bytes::{Buf, BytesMut};
 use std::hash::BuildHasher;
+use std::ops::Deref;
 use std::time::Duration;
 
 /// What a plain request or an upgrade leads to.
@@ -55,26 +58,34 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             state.last_received = self.core.now;
             let answers_ping =
                 state.stage == Stage::Open && !planted(Fault::PongIgnored) && state.flags.set(Flags::PINGED, false);
-            if state.flags.has(Flags::BEHIND) {
-                self.core.keep_unread(link, self.driver.bytes(&buffer));
+            let is_behind = state.flags.has(Flags::BEHIND);
+            let Self { driver, handler, core, .. } = self;
+            if is_behind {
+                core.keep_unread(link, driver.bytes(&buffer));
+                driver.recycle(buffer);
+            } else if let Some(mut block) = driver.take_bytes(&buffer) {
+                let ending = read_some(core, handler, link, Input::Block(&mut block));
+                driver.recycle_rest(buffer, block);
+                self.on_ending(link, ending);
             } else {
-                let Self { driver, handler, core, .. } = self;
-                let ending = read_some(core, handler, link, driver.bytes(&buffer));
+                let ending = read_some(core, handler, link, Input::Lent(driver.bytes(&buffer)));
+                driver.recycle(buffer);
                 self.on_ending(link, ending);
             }
             if answers_ping {
                 // The next ping may be due before the deadline of this one.
                 self.core.arm_timer(link);
             }
+        } else {
+            self.driver.recycle(buffer);
         }
-        self.driver.recycle(buffer);
     }
 
     /// Reads on where the last turn left off.
     pub(super) fn read_on(&mut self) {
         for link in std::mem::take(&mut self.core.behind) {
             let Some(mut unread) = self.core.take_unread(link) else { continue };
-            let ending = read_some(&mut self.core, &mut self.handler, link, &mut unread);
+            let ending = read_some(&mut self.core, &mut self.handler, link, Input::Lent(&mut unread));
             self.on_ending(link, ending);
             let state = self.core.sessions.get(link);
             if state.is_some_and(|state| state.flags.has(Flags::PEER_ENDED) && !state.flags.has(Flags::BEHIND)) {
@@ -127,19 +138,45 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 }
 
+/// Bytes to read.
+enum Input<'a> {
+    Lent(&'a mut [u8]),
+    /// Of which messages may be taken out.
+    Block(&'a mut BytesMut),
+}
+
+impl Deref for Input<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        match self {
+            Self::Lent(bytes) => bytes,
+            Self::Block(block) => block,
+        }
+    }
+}
+
 /// Reads bytes as far as they may cause work, keeps the rest, and accounts for what was read.
-fn read_some<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Link, bytes: &mut [u8]) -> Option<Ending> {
+fn read_some<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    mut input: Input<'_>,
+) -> Option<Ending> {
     let state = core.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
     // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
     let mut decoder = std::mem::take(&mut state.decoder);
     let messages_before = core.counters().messages_received.get();
-    let held_before = decoder.held_bytes();
-    let length = bytes.len();
-    let (ending, read) = match shielded(|| read(core, handler, link, bytes, &mut decoder)) {
-        Some(Read::All) => (None, length),
-        Some(Read::Until(read)) => (None, read),
-        Some(Read::End(ending)) => (Some(ending), length),
-        None => (Some(Ending::Panicked), length),
+    let (held_before, length) = (decoder.held_bytes(), input.len());
+    let read = shielded(|| match &mut input {
+        Input::Lent(bytes) => read(core, handler, link, bytes, &mut decoder),
+        Input::Block(block) => read_block(core, handler, link, block, &mut decoder),
+    });
+    let (ending, unread) = match read {
+        Some(Read::All) => (None, 0),
+        Some(Read::Unread(unread)) => (None, unread),
+        Some(Read::End(ending)) => (Some(ending), 0),
+        None => (Some(Ending::Panicked), 0),
     };
     core.lent = None;
     let held = decoder.held_bytes();
@@ -150,21 +187,21 @@ fn read_some<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Link, 
     if ending.is_some() {
         return ending;
     }
-    if read < length {
-        core.keep_unread(link, &bytes[read..]);
+    if unread > 0 {
+        core.keep_unread(link, &input[input.len() - unread..]);
     }
     if held > held_before && held > HELD_BYTES_SPARED && core.is_short_of_memory() {
         return Some(Ending::OutOfMemory);
     }
     let messages = core.counters().messages_received.get() - messages_before;
-    core.apply_rates(link, read as u64, messages)
+    core.apply_rates(link, (length - unread) as u64, messages)
 }
 
 /// How far bytes were read.
 enum Read {
     All,
-    /// So many of them; the rest would be too much work for this turn.
-    Until(usize),
+    /// So many of them are left, which would be too much work for this turn.
+    Unread(usize),
     End(Ending),
 }
 
@@ -176,9 +213,48 @@ fn read<H: Handler>(
     bytes: &mut [u8],
     decoder: &mut Decoder<Server>,
 ) -> Read {
-    let (limits, length) = (core.limits_of(link), bytes.len());
+    let limits = core.limits_of(link);
     let work_before = core.work;
-    let mut events = decoder.receive(bytes, &limits);
+    read_events(core, handler, link, &mut decoder.receive(bytes, &limits), work_before)
+}
+
+/// Reads a block. What lies whole in it and is no small part of it is taken out of it, so that it may be sent on without a
+/// copy.
+fn read_block<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    block: &mut BytesMut,
+    decoder: &mut Decoder<Server>,
+) -> Read {
+    let work_before = core.work;
+    let taken_from = block.capacity() / BLOCK_SHARES;
+    loop {
+        let limits = core.limits_of(link);
+        let length = block.len();
+        let mut events = decoder.receive(block, &limits);
+        events.stop_before_frames_of(taken_from);
+        let read = read_events(core, handler, link, &mut events, work_before);
+        if !events.is_before_taken() {
+            return read;
+        }
+        let unread = events.unread();
+        block.advance(length - unread);
+        match decoder.take_message(block) {
+            Ok(assembled) => on_assembled(core, handler, link, assembled.message(), assembled.frame()),
+            Err(failure) => return Read::End(Ending::Failed(failure)),
+        }
+    }
+}
+
+/// Pulls events until there are none, or they have caused enough work.
+fn read_events<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    events: &mut Events<'_, Server>,
+    work_before: u64,
+) -> Read {
     while core.may_work_on(work_before) {
         let event = match events.next_event() {
             Ok(Some(event)) => event,
@@ -191,13 +267,7 @@ fn read<H: Handler>(
                     handler.on_message(&mut Session::new(core, link), message);
                 }
             }
-            Event::Assembled(message, frame) => {
-                if core.begin_message(link) {
-                    core.lent = Some(frame.clone());
-                    handler.on_message(&mut Session::new(core, link), message);
-                    core.lent = None;
-                }
-            }
+            Event::Assembled(message, frame) => on_assembled(core, handler, link, message, frame),
             Event::Chunk(chunk) => {
                 if core.begin_chunk(link, chunk.last) {
                     handler.on_chunk(&mut Session::new(core, link), chunk);
@@ -235,7 +305,22 @@ fn read<H: Handler>(
             Event::Upgraded(_) => unreachable!("a server receives no response"),
         }
     }
-    Read::Until(length - events.unread())
+    Read::Unread(events.unread())
+}
+
+/// A message that is a frame to be sent on.
+fn on_assembled<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    message: Message<'_>,
+    frame: &Prepared,
+) {
+    if core.begin_message(link) {
+        core.lent = Some(frame.clone());
+        handler.on_message(&mut Session::new(core, link), message);
+        core.lent = None;
+    }
 }
 
 /// Answers a request: opens the WebSocket, or sends a response.

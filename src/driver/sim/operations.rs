@@ -267,7 +267,7 @@ impl World {
         }
         let token = past[self.random.usize(0..past.len())];
         let lent = token.operation.pool().filter(|_| self.random.bool()).map(|pool| pools.of(pool));
-        let completion = match lent.and_then(|buffers| Some((buffers.take()?, buffers))) {
+        let completion = match lent.and_then(|buffers| Some((buffers.hand_out()?, buffers))) {
             Some((id, buffers)) => {
                 let room = buffers.room(id);
                 room.fill(0xee);
@@ -297,7 +297,7 @@ impl World {
         }
         let operation = self.rings[ring].operations[key].token.operation;
         let buffers = pools.of(operation.pool().expect("a receive has a pool"));
-        let Some(id) = buffers.take() else {
+        let Some(id) = buffers.hand_out() else {
             return self.complete(ring, key, -libc::ENOBUFS, false, None);
         };
         let room = buffers.room(id);

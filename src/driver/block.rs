@@ -1,0 +1,123 @@
+//! Long receive buffers whose memory may leave the pool: what lies whole in one is sent on where it lies.
+//!
+//! A block is lent like any buffer, or taken. Of one that was taken parts may be split off and shared
+//! ([`BytesMut::split_to`], [`BytesMut::freeze`]); what is left of it comes back, and serves again once nobody shares its memory.
+#![allow(unsafe_code)]
+
+use bytes::BytesMut;
+use socket2::Socket;
+use std::collections::VecDeque;
+use std::io;
+
+/// Blocks that rest until nobody shares them, at most. Of one more the pool lets go: it belongs to whoever shares it.
+const RESTING_MAX: usize = 64;
+/// Of these, so many are looked at for one that is free. The oldest is, unless its reader is slow.
+const RESTING_LOOKED_AT: usize = 4;
+
+/// A part of a block that is taken rather than lent is at least so large a share of it: so whoever keeps one message keeps at
+/// most so many times its memory.
+pub const BLOCK_SHARES: usize = 4;
+
+/// Blocks of one length that serve no receive at the moment.
+#[derive(Debug)]
+pub(super) struct Blocks {
+    resting: VecDeque<BytesMut>,
+    bytes_each: usize,
+}
+
+impl Blocks {
+    pub(super) const fn new(bytes_each: usize) -> Self {
+        Self { resting: VecDeque::new(), bytes_each }
+    }
+
+    /// An empty block: one that has served before, or a new one.
+    pub(super) fn take(&mut self) -> BytesMut {
+        for _ in 0..self.resting.len().min(RESTING_LOOKED_AT) {
+            let Some(mut block) = self.resting.pop_front() else { break };
+            if block.try_reclaim(self.bytes_each) {
+                return block;
+            }
+            self.resting.push_back(block);
+        }
+        BytesMut::with_capacity(self.bytes_each)
+    }
+
+    /// Takes back what is left of a block.
+    pub(super) fn put(&mut self, mut rest: BytesMut) {
+        rest.clear();
+        if rest.try_reclaim(self.bytes_each) {
+            // Nobody shares it. It is the next one out: it is still in the cache.
+            return self.resting.push_front(rest);
+        }
+        if self.resting.len() == RESTING_MAX {
+            self.resting.pop_front();
+        }
+        self.resting.push_back(rest);
+    }
+}
+
+/// Receives into an empty block, at most `most` bytes.
+pub(super) fn receive(socket: &Socket, block: &mut BytesMut, most: usize) -> io::Result<usize> {
+    let room = block.spare_capacity_mut();
+    let most = most.min(room.len());
+    let count = socket.recv(&mut room[..most])?;
+    // SAFETY: the call has written so many bytes at the start of the room, which is that of an empty block.
+    unsafe { block.set_len(count) };
+    Ok(count)
+}
+
+/// Notes that the kernel has written so many bytes into a block.
+///
+/// # Safety
+/// It has, and does not write to the block any more.
+pub(super) unsafe fn received(block: &mut BytesMut, count: usize) {
+    assert!(count <= block.capacity());
+    // SAFETY: within the capacity; the caller vouches for the bytes.
+    unsafe { block.set_len(count) };
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn filled(blocks: &mut Blocks) -> BytesMut {
+        let mut block = blocks.take();
+        block.extend_from_slice(&[7; 100]);
+        block
+    }
+
+    #[test]
+    fn a_block_serves_again_once_nobody_shares_it() {
+        let mut blocks = Blocks::new(100);
+        let mut block = filled(&mut blocks);
+        let address = block.as_ptr();
+        let shared = block.split_to(60).freeze();
+        blocks.put(block);
+        let other = filled(&mut blocks);
+        assert_ne!(other.as_ptr(), address, "it is shared");
+        assert_eq!(shared, [7; 60][..]);
+        drop(shared);
+        let again = blocks.take();
+        assert_eq!((again.as_ptr(), again.len(), again.capacity()), (address, 0, 100));
+        // The last one back is the next one out.
+        let address = other.as_ptr();
+        blocks.put(again);
+        blocks.put(other);
+        assert_eq!(blocks.take().as_ptr(), address);
+    }
+
+    #[test]
+    fn the_pool_lets_go_of_what_is_shared_for_long() {
+        let mut blocks = Blocks::new(100);
+        let shared: Vec<_> = (0..2 * RESTING_MAX)
+            .map(|_| {
+                let mut block = filled(&mut blocks);
+                let part = block.split_to(50).freeze();
+                blocks.put(block);
+                part
+            })
+            .collect();
+        assert_eq!(blocks.resting.len(), RESTING_MAX);
+        assert!(shared.iter().all(|part| part == &[7; 50][..]));
+    }
+}
