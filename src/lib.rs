@@ -33,10 +33,11 @@
 //! - `src/protocol/mask_simd.rs`: SIMD intrinsics
 //! - `src/protocol/utf8.rs`: one conversion of validated bytes
 //! - `src/protocol/decoder.rs`: the one place that asks for it
-//! - `src/driver/block.rs`: how much of a long receive buffer has been written
+//! - `src/driver/block.rs`: how much of what is received into has been written
 //! - `src/driver/buf_ring.rs`: the receive buffers shared with the kernel
 //! - `src/driver/poller.rs`: epoll, and calls that no library makes safe
 //! - `src/driver/system_ring.rs`: submissions to a ring
+//! - `src/driver/uring/receiving.rs`: the kernel's word for that, where a completion brings it
 //! - `src/driver/waker.rs`: an eventfd
 
 pub mod base;

@@ -1,13 +1,15 @@
-//! Long receive buffers whose memory may leave the pool: what lies whole in one is sent on where it lies.
+//! Memory that may leave the driver with what was received in it: long receive buffers, and rooms.
 //!
 //! A block is lent like any buffer, or taken. Of one that was taken parts may be split off and shared
 //! ([`BytesMut::split_to`], [`BytesMut::freeze`]); what is left of it comes back, and serves again once nobody shares its memory.
+//! A room is the loop's own memory: a message that is too long for a block is received straight behind what has come of it.
 #![allow(unsafe_code)]
 
 use bytes::BytesMut;
 use socket2::Socket;
 use std::collections::VecDeque;
 use std::io;
+use std::ptr::NonNull;
 
 /// Blocks that rest until nobody shares them, at most. Of one more the pool lets go: it belongs to whoever shares it.
 const RESTING_MAX: usize = 64;
@@ -58,15 +60,16 @@ impl Blocks {
 
 /// Receives into an empty block, at most `most` bytes.
 pub(super) fn receive(socket: &Socket, block: &mut BytesMut, most: usize) -> io::Result<usize> {
-    let room = block.spare_capacity_mut();
-    let most = most.min(room.len());
-    let count = socket.recv(&mut room[..most])?;
-    // SAFETY: the call has written so many bytes at the start of the room, which is that of an empty block.
+    debug_assert!(block.is_empty());
+    let spare = block.spare_capacity_mut();
+    let most = most.min(spare.len());
+    let count = socket.recv(&mut spare[..most])?;
+    // SAFETY: the call has written so many bytes at the start of what was spare, and that is all of it.
     unsafe { block.set_len(count) };
     Ok(count)
 }
 
-/// Notes that the kernel has written so many bytes into a block.
+/// Notes that the kernel has written so many bytes into an empty block.
 ///
 /// # Safety
 /// It has, and does not write to the block any more.
@@ -74,6 +77,74 @@ pub(super) unsafe fn received(block: &mut BytesMut, count: usize) {
     assert!(count <= block.capacity());
     // SAFETY: within the capacity; the caller vouches for the bytes.
     unsafe { block.set_len(count) };
+}
+
+/// Memory that is received into: behind what stands in it already.
+#[derive(Debug, Default)]
+pub struct Room {
+    bytes: Vec<u8>,
+    /// So many bytes at most, which it has capacity for.
+    most: usize,
+}
+
+impl Room {
+    /// Room behind these bytes for at most `most` more, as far as there is capacity for them.
+    pub const fn behind(bytes: Vec<u8>, most: usize) -> Self {
+        let spare = bytes.capacity() - bytes.len();
+        Self { bytes, most: if most < spare { most } else { spare } }
+    }
+
+    /// The bytes that were there, and those that were received.
+    pub fn into_bytes(self) -> Vec<u8> {
+        self.bytes
+    }
+
+    /// Receives, at most `most` bytes.
+    pub(super) fn receive(&mut self, socket: &Socket, most: usize) -> io::Result<usize> {
+        let most = self.most.min(most);
+        let count = socket.recv(&mut self.bytes.spare_capacity_mut()[..most])?;
+        // SAFETY: the call has written so many bytes.
+        unsafe { self.received(count) };
+        Ok(count)
+    }
+
+    pub(super) const fn len(&self) -> usize {
+        self.most
+    }
+
+    /// What the kernel is given of it.
+    pub(super) fn target(&mut self) -> RoomTarget {
+        let most = self.most.min(i32::MAX as usize) as u32;
+        RoomTarget { start: NonNull::from(self.bytes.spare_capacity_mut()).cast(), len: most }
+    }
+
+    /// Notes that the kernel has written so many bytes.
+    ///
+    /// # Safety
+    /// It has, behind those that were there, and does not write to it any more.
+    pub(super) unsafe fn received(&mut self, count: usize) {
+        assert!(count <= self.most);
+        self.most -= count;
+        // SAFETY: within the capacity; the caller vouches for the bytes.
+        unsafe { self.bytes.set_len(self.bytes.len() + count) };
+    }
+}
+
+/// Where the kernel writes: memory that whoever submits it keeps as it is until the completion has come.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct RoomTarget {
+    pub(super) start: NonNull<u8>,
+    pub(super) len: u32,
+}
+
+impl RoomTarget {
+    /// Writes as the kernel does.
+    #[cfg(feature = "simulation")]
+    pub(super) fn write(self, bytes: &[u8]) {
+        assert!(bytes.len() <= self.len as usize);
+        // SAFETY: the rule that whoever submits it keeps: the memory is there, so long, and nobody looks at it.
+        unsafe { self.start.copy_from_nonoverlapping(NonNull::from(bytes).cast(), bytes.len()) };
+    }
 }
 
 #[cfg(test)]

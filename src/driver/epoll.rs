@@ -21,7 +21,7 @@ use super::poller::{self, Interest, Poller, Ready, Source};
 use super::pool::BufferPool;
 use super::socket::Listener;
 use super::waker::Waker;
-use super::{Buffer, Completion, Driver, Link};
+use super::{Buffer, Completion, Driver, Link, Room};
 use crate::base::clock::Time;
 use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SEND_PARTS_MAX};
 use bytes::BytesMut;
@@ -61,6 +61,8 @@ pub struct Epoll {
     /// Tags of the connections that are being opened.
     connects: HashMap<Link, u64>,
     buffers: BufferPool,
+    /// Memory of the loop's own that links receive into next.
+    rooms: HashMap<Link, Room>,
     /// Links that found no buffer, in the order they came.
     starved: VecDeque<Link>,
     /// What ended and has not been told.
@@ -101,6 +103,7 @@ impl Epoll {
             listener: None,
             connects: HashMap::new(),
             buffers: BufferPool::new(config.buffer_bytes.max(1) as usize),
+            rooms: HashMap::new(),
             starved: VecDeque::new(),
             ended: VecDeque::new(),
             ended_before: 0,
@@ -267,6 +270,17 @@ impl Epoll {
 
     fn receive(&mut self, link: Link) -> Option<Completion> {
         let state = self.links.get(link).filter(|state| state.receive_wanted)?;
+        if let Some(room) = self.rooms.get_mut(&link) {
+            let most = room.len().min(self.bytes_left);
+            return match room.receive(&state.socket, most) {
+                Ok(count @ 1..) => {
+                    self.bytes_left = if count < most { 0 } else { self.bytes_left - count };
+                    self.rooms.remove(&link).map(|room| Completion::Filled { link, room, count })
+                }
+                Ok(0) => self.receive_ended(link, None),
+                Err(error) => self.receive_ended(link, Some(error)),
+            };
+        }
         let Some(id) = self.buffers.lend() else {
             if !std::mem::replace(&mut state.starved, true) {
                 self.starved.push_back(link);
@@ -288,10 +302,17 @@ impl Epoll {
             Err(error) => Some(error),
         };
         self.buffers.put(id);
+        self.receive_ended(link, error)
+    }
+
+    /// A receive brought nothing: for the moment, or for good.
+    fn receive_ended(&mut self, link: Link, error: Option<io::Error>) -> Option<Completion> {
         if error.as_ref().is_some_and(is_momentary) {
             return None;
         }
+        let state = self.links.get(link)?;
         state.receive_wanted = false;
+        self.rooms.remove(&link);
         Some(Completion::ReceiveEnded { link, error })
     }
 
@@ -417,6 +438,15 @@ impl Driver for Epoll {
         }
     }
 
+    fn takes_room(&mut self, link: Link) -> bool {
+        self.links.get(link).is_some_and(|state| state.receive_wanted) && !self.rooms.contains_key(&link)
+    }
+
+    fn recv_into(&mut self, link: Link, room: Room) {
+        debug_assert!(self.takes_room(link));
+        self.rooms.insert(link, room);
+    }
+
     fn recv_stop(&mut self, link: Link) {
         if let Some(state) = self.links.get(link) {
             state.receive_wanted = false;
@@ -442,6 +472,7 @@ impl Driver for Epoll {
     fn close(&mut self, link: Link) {
         // With its state the socket is dropped, which closes it and ends what epoll watches.
         let Some(state) = self.links.close(link) else { return };
+        self.rooms.remove(&link);
         if let Some(accepting) = &mut self.listener {
             // A descriptor is free again: what was refused for want of one may succeed. Were the rest kept, each of
             // those who are gone when they are accepted at last would cost the next one a whole rest.

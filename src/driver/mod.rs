@@ -32,7 +32,7 @@ mod waker;
 
 pub use affinity::{cores, pin_to};
 pub use batch::{Batch, BatchPool};
-pub use block::BLOCK_SHARES;
+pub use block::{BLOCK_SHARES, Room};
 pub use epoll::{Epoll, EpollConfig};
 pub use probe::probe_uring;
 pub use socket::{Listener, listen_on};
@@ -113,6 +113,15 @@ pub enum Completion {
         /// Read them by [`Driver::bytes`], give them back by [`Driver::recycle`].
         buffer: Buffer,
     },
+    /// Bytes came into the room that was given by [`Driver::recv_into`].
+    Filled {
+        /// From here.
+        link: Link,
+        /// The room.
+        room: Room,
+        /// Bytes received, at least 1: the last ones in it.
+        count: usize,
+    },
     /// Nothing more comes: the peer's end of stream, or an error.
     ReceiveEnded {
         /// The link; it still wants to be closed.
@@ -158,6 +167,12 @@ pub trait Driver {
     fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64);
     /// Receives until [`Driver::recv_stop`] or the end.
     fn recv_start(&mut self, link: Link);
+    /// Whether [`Driver::recv_into`] may be called: the link receives much, and nothing is on its way from it. True at most
+    /// between a completion that brought bytes and the end of the turn.
+    fn takes_room(&mut self, link: Link) -> bool;
+    /// Receives what comes next into this, once, and not into buffers of its own. [`Completion::Filled`] gives it back. With the
+    /// end of the stream, and with that of the link, it is gone.
+    fn recv_into(&mut self, link: Link, room: Room);
     /// Stops receiving. What the kernel had taken already still arrives.
     fn recv_stop(&mut self, link: Link);
     /// Sends a batch. The link has none in flight.

@@ -3,6 +3,7 @@
 //! There are two: the system's, and a simulated one that answers from a seed.
 
 use super::batch::Batch;
+use super::block::RoomTarget;
 use super::buf_ring::{Pool, PoolConfig, Pools};
 use super::peer::PeerAddress;
 use super::socket::Listener;
@@ -104,7 +105,11 @@ pub(super) enum Submission<'a> {
     AcceptOne { listener: &'a Listener },
     /// Receives into buffers of a pool until the stream ends. `poll_first`: there is nothing to read yet, or no buffer was
     /// there to read it into.
-    Receive { slot: u32, pool: Pool, poll_first: bool },
+    ReceiveMany { slot: u32, pool: Pool, poll_first: bool },
+    /// Receives once into a buffer of a pool.
+    ReceiveOne { slot: u32, pool: Pool, poll_first: bool },
+    /// Receives once into memory of the loop's own.
+    ReceiveInto { slot: u32, room: RoomTarget, poll_first: bool },
     /// Sends what remains of a batch, at most `SEND_PARTS_MAX` parts and `SEND_BYTES_MAX` bytes.
     Send { slot: u32, batch: &'a Batch },
     /// Ends our side of a stream.

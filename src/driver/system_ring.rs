@@ -2,7 +2,7 @@
 #![allow(unsafe_code)]
 
 use super::batch::Batch;
-use super::buf_ring::Pools;
+use super::buf_ring::{Pool, Pools};
 use super::peer::PeerAddress;
 use super::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use super::token::Token;
@@ -119,13 +119,12 @@ impl SystemRing {
                     .file_index(Some(DestinationSlot::auto_target()))
                     .build()
             }
-            Submission::Receive { slot, pool, poll_first } => {
-                let ioprio = if poll_first { RECEIVE_MULTISHOT | POLL_FIRST } else { RECEIVE_MULTISHOT };
-                opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
-                    .ioprio(ioprio)
-                    .buf_group(pool as u16)
-                    .build()
-                    .flags(squeue::Flags::BUFFER_SELECT)
+            Submission::ReceiveMany { slot, pool, poll_first } => {
+                receive_selected(slot, pool, RECEIVE_MULTISHOT | first(poll_first))
+            }
+            Submission::ReceiveOne { slot, pool, poll_first } => receive_selected(slot, pool, first(poll_first)),
+            Submission::ReceiveInto { slot, room, poll_first } => {
+                opcode::Recv::new(Fixed(slot), room.start.as_ptr(), room.len).ioprio(first(poll_first)).build()
             }
             Submission::Send { slot, batch } => self.send_entry(slot, batch),
             Submission::ShutdownWrite { slot } => opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR).build(),
@@ -286,6 +285,19 @@ fn unless_momentary(result: io::Result<usize>) -> io::Result<()> {
         }
         _ => Ok(()),
     }
+}
+
+const fn first(poll_first: bool) -> u16 {
+    if poll_first { POLL_FIRST } else { 0 }
+}
+
+/// Receives into a buffer that the kernel chooses; its length is the bound.
+fn receive_selected(slot: u32, pool: Pool, ioprio: u16) -> squeue::Entry {
+    opcode::Recv::new(Fixed(slot), ptr::null_mut(), 0)
+        .ioprio(ioprio)
+        .buf_group(pool as u16)
+        .build()
+        .flags(squeue::Flags::BUFFER_SELECT)
 }
 
 /// By command (Linux 6.7): a direct descriptor is none that setsockopt(2) knows.

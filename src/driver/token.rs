@@ -31,6 +31,7 @@ pub(super) enum Operation {
     Connect,
     Peer,
     ReceiveBulk,
+    ReceiveInto,
 }
 
 impl Operation {
@@ -42,7 +43,13 @@ impl Operation {
         }
     }
 
-    /// The pool that a receive is served from; none for what is no receive.
+    /// Whether it receives.
+    #[cfg(feature = "simulation")]
+    pub(super) const fn is_receive(self) -> bool {
+        matches!(self, Self::Receive | Self::ReceiveBulk | Self::ReceiveInto)
+    }
+
+    /// The pool that a receive is served from; none for what is no such receive.
     #[cfg(feature = "simulation")]
     pub(super) const fn pool(self) -> Option<Pool> {
         match self {
@@ -52,7 +59,7 @@ impl Operation {
         }
     }
 
-    const ALL: [Self; 17] = [
+    const ALL: [Self; 18] = [
         Self::AcceptMany,
         Self::AcceptOne,
         Self::Receive,
@@ -70,6 +77,7 @@ impl Operation {
         Self::Connect,
         Self::Peer,
         Self::ReceiveBulk,
+        Self::ReceiveInto,
     ];
 }
 

@@ -16,6 +16,7 @@ mod receiving;
 
 use self::accepting::Accepting;
 use self::peers::Peers;
+use self::receiving::Source;
 use super::bank::Bank;
 use super::batch::Batch;
 use super::buf_ring::{Pool, PoolConfig};
@@ -24,7 +25,7 @@ use super::socket::Listener;
 use super::system_ring::System;
 use super::token::{Operation, Token};
 use super::waker::Waker;
-use super::{Buffer, Completion, Driver, Link};
+use super::{Buffer, Completion, Driver, Link, Room};
 use crate::base::clock::Time;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
@@ -32,7 +33,7 @@ use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SUBMIT_RETRY};
 use bytes::BytesMut;
 use slab::Slab;
 use socket2::SockAddr;
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
@@ -127,6 +128,11 @@ pub struct Uring<K: Kernel = System> {
     listeners: u32,
     peers: Peers,
     connects: Slab<Connecting>,
+    /// Memory of the loop's own that links receive into next.
+    rooms: HashMap<Link, Room>,
+    /// Links whose receive was for one time and has ended, and whether there may be nothing to read. They are armed again when
+    /// the loop has had its say.
+    unarmed: Vec<(Link, bool)>,
     completions: VecDeque<(u16, RingCompletion)>,
     /// Why there is no further bank.
     refusal: Option<Refusal>,
@@ -199,6 +205,10 @@ impl Flags {
     /// The stream has ended beside a send that ended short. Whether that is the peer's end or a break is told by the send that
     /// goes on.
     const END_UNTOLD: u16 = 1 << 12;
+    /// There is a room to receive into next …
+    const ROOM: u16 = 1 << 13;
+    /// … and the receive that is armed does.
+    const ROOM_ARMED: u16 = 1 << 14;
 
     const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -244,6 +254,8 @@ impl<K: Kernel> Uring<K> {
             listeners: 0,
             peers: Peers::new(config.peer_addresses),
             connects: Slab::new(),
+            rooms: HashMap::new(),
+            unarmed: Vec::new(),
             completions: VecDeque::new(),
             refusal: None,
             refused: VecDeque::new(),
@@ -469,8 +481,9 @@ impl<K: Kernel> Uring<K> {
         let token = entry.token;
         let link = token.key;
         match token.operation {
-            Operation::Receive => self.received(bank, Pool::Standard, link, entry),
-            Operation::ReceiveBulk => self.received(bank, Pool::Bulk, link, entry),
+            Operation::Receive => self.received(bank, Source::Pool(Pool::Standard), link, entry),
+            Operation::ReceiveBulk => self.received(bank, Source::Pool(Pool::Bulk), link, entry),
+            Operation::ReceiveInto => self.received(bank, Source::Room, link, entry),
             Operation::Send => self.sent(bank, link, entry),
             Operation::AcceptMany | Operation::AcceptOne => self.accepted(bank, token, entry),
             Operation::Peer => self.peer_answered(link.index(), entry),
@@ -548,6 +561,20 @@ impl<K: Kernel> Driver for Uring<K> {
         }
     }
 
+    fn takes_room(&mut self, link: Link) -> bool {
+        let may_not = Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED | Flags::END_UNTOLD | Flags::ROOM;
+        let wants = |flags: Flags| flags.has(Flags::RECEIVE_WANTED) && flags.has(Flags::BULK) && !flags.has(may_not);
+        self.state(link).is_some_and(|state| wants(state.flags))
+    }
+
+    fn recv_into(&mut self, link: Link, room: Room) {
+        debug_assert!(self.takes_room(link));
+        if let Some(state) = self.state(link) {
+            state.flags.set(Flags::ROOM);
+            self.rooms.insert(link, room);
+        }
+    }
+
     fn recv_stop(&mut self, link: Link) {
         self.stop_wanting(link);
         self.end_receive(link);
@@ -579,6 +606,7 @@ impl<K: Kernel> Driver for Uring<K> {
         if state.sending.is_some() {
             self.cancel_send(link);
         }
+        self.let_room_go(link);
         self.close_if_quiet(link);
     }
 
@@ -616,6 +644,7 @@ impl<K: Kernel> Driver for Uring<K> {
         for bank in &mut self.banks {
             bank.ring.pools().publish();
         }
+        self.arm_unarmed();
         self.arm_starved();
         let accept_rest = self.arm_accept();
         let mut timeout = match (timeout, accept_rest) {

@@ -148,14 +148,15 @@ impl Assembly {
     }
 
     fn validate(&mut self, bytes: &[u8], last: bool) -> Result<(), ProtocolError> {
-        if self.kind == MessageKind::Text {
-            // RFC 6455 §8.1: fail as soon as the text cannot become UTF-8 any more.
-            self.utf8.push(bytes).map_err(|_| ProtocolError::TextNotUtf8)?;
-            if last && !self.utf8.is_complete() {
-                return Err(ProtocolError::TextNotUtf8);
-            }
-        }
-        Ok(())
+        if self.kind == MessageKind::Text { validate(&mut self.utf8, bytes, last) } else { Ok(()) }
+    }
+}
+
+/// RFC 6455 §8.1: fails as soon as the text cannot become UTF-8 any more.
+fn validate(utf8: &mut Utf8Validator, bytes: &[u8], last: bool) -> Result<(), ProtocolError> {
+    match utf8.push(bytes) {
+        Ok(()) if !last || utf8.is_complete() => Ok(()),
+        _ => Err(ProtocolError::TextNotUtf8),
     }
 }
 
@@ -179,6 +180,21 @@ pub(super) fn next_step<R: Role>(
         *unfinished = None;
     }
     step
+}
+
+/// Reads what was written into the memory that was lent out: the last `count` bytes of it. Answers the message, if it has
+/// ended.
+pub(super) fn read_room(
+    unfinished: &mut Option<Box<Unfinished>>,
+    bytes: Vec<u8>,
+    count: usize,
+) -> Result<Option<(MessageKind, Prepared)>, ProtocolError> {
+    let Some(some) = unfinished else { return Ok(None) };
+    let message = some.read_room(bytes, count)?;
+    if some.is_empty() {
+        *unfinished = None;
+    }
+    Ok(message)
 }
 
 /// The common case: a message in one frame that lies whole in the input. Reads nothing in any other case.
@@ -334,6 +350,42 @@ impl Unfinished {
         }
         self.frame = Some(frame);
         None
+    }
+
+    /// Lends out the memory in which the frame at hand is gathered, with room for what it lacks, if that is at least `least`
+    /// bytes. Answers how many more may be written.
+    pub(super) fn lend_room(&mut self, least: usize) -> Option<(Vec<u8>, usize)> {
+        let frame = self.frame.filter(|frame| !frame.opcode.is_control() && frame.remaining >= least as u64)?;
+        let Some(Assembly { payload: SoFar::Gathered { buffer, .. }, .. }) = &mut self.message else { return None };
+        let is_empty = buffer.capacity() == 0;
+        // Before the first byte there is no memory that it would be in proportion to.
+        (!is_empty).then(|| {
+            let bytes = buffer.lend(least, frame.fin.then_some(frame.remaining));
+            (bytes, usize::try_from(frame.remaining).unwrap_or(usize::MAX))
+        })
+    }
+
+    fn read_room(&mut self, bytes: Vec<u8>, count: usize) -> Result<Option<(MessageKind, Prepared)>, ProtocolError> {
+        let (Some(mut frame), Some(message)) = (self.frame.take(), &mut self.message) else { return Ok(None) };
+        let SoFar::Gathered { buffer, .. } = &mut message.payload else { return Ok(None) };
+        let payload = buffer.take_back(bytes, count);
+        if let Some(key) = frame.key {
+            apply_mask(payload, key);
+            frame.key = Some(key.rotated(count));
+        }
+        frame.remaining -= count as u64;
+        let last = frame.fin && frame.remaining == 0;
+        if message.kind == MessageKind::Text {
+            validate(&mut message.utf8, payload, last)?;
+        }
+        let kind = message.kind;
+        let whole = last.then(|| (kind, std::mem::take(buffer).into_prepared(kind)));
+        if last {
+            self.message = None;
+        } else if frame.remaining > 0 {
+            self.frame = Some(frame);
+        }
+        Ok(whole)
     }
 
     fn read_data(&mut self, frame: Frame, input: &mut Input<'_>) -> Result<Option<Step>, ProtocolError> {

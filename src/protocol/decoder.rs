@@ -117,6 +117,32 @@ impl<R: Role> Decoder<R> {
         }
     }
 
+    /// Lends out the memory in which the message at hand is gathered, so that more of it is received straight into that: behind
+    /// what is there, as far as there is capacity, and not more than the number of bytes that comes with it. Only if at least
+    /// `least` bytes are lacking of the frame at hand and some of the message has come; the memory grows as it does with bytes
+    /// that are lent. Until [`Decoder::read_room`] nothing may be received.
+    pub fn lend_room(&mut self, least: usize) -> Option<(Vec<u8>, usize)> {
+        match &mut self.state {
+            State::Frames(Some(unfinished)) => unfinished.lend_room(least),
+            _ => None,
+        }
+    }
+
+    /// Reads the last `count` bytes of the memory that was lent out. Answers the message, if it has ended.
+    ///
+    /// # Errors
+    /// As [`Events::next_event`].
+    pub fn read_room(&mut self, bytes: Vec<u8>, count: usize) -> Result<Option<Assembled>, Failure> {
+        let State::Frames(unfinished) = &mut self.state else { return Ok(None) };
+        match assembly::read_room(unfinished, bytes, count) {
+            Ok(message) => Ok(message.map(|(kind, frame)| Assembled { kind, frame })),
+            Err(error) => {
+                self.end();
+                Err(error.into())
+            }
+        }
+    }
+
     /// Whether something has begun and not ended: a head, a frame, a message.
     pub const fn is_unfinished(&self) -> bool {
         match &self.state {

@@ -25,6 +25,8 @@ const HEADER_ROOM: usize = 10;
 #[derive(Debug, Default)]
 pub(super) struct FrameBuffer {
     bytes: Vec<u8>,
+    /// Bytes of memory that are lent out, with all that they hold.
+    lent: usize,
 }
 
 impl FrameBuffer {
@@ -68,9 +70,29 @@ impl FrameBuffer {
         self.bytes.reserve_exact(grown.clamp(needed, enough) - self.bytes.len());
     }
 
-    /// Bytes of memory that it holds.
+    /// Bytes of memory that it holds, those lent out too.
     pub(super) const fn capacity(&self) -> usize {
-        self.bytes.capacity()
+        if self.lent > 0 { self.lent } else { self.bytes.capacity() }
+    }
+
+    /// Lends its memory out, so that what follows is written behind what is there: at least `least` bytes, of the `rest` that the
+    /// message lacks if that is known. Nothing may be done with it until that has come back.
+    pub(super) fn lend(&mut self, least: usize, rest: Option<u64>) -> Vec<u8> {
+        debug_assert!(self.lent == 0 && !self.bytes.is_empty());
+        if self.bytes.capacity() - self.bytes.len() < least {
+            self.grow(least, rest.map(|rest| rest - least as u64));
+        }
+        self.lent = self.bytes.capacity();
+        std::mem::take(&mut self.bytes)
+    }
+
+    /// Takes its memory back. Answers the payload that was written: the last `count` bytes.
+    pub(super) fn take_back(&mut self, bytes: Vec<u8>, count: usize) -> &mut [u8] {
+        debug_assert_eq!(self.lent, bytes.capacity());
+        self.lent = 0;
+        self.bytes = bytes;
+        let start = self.bytes.len() - count;
+        &mut self.bytes[start..]
     }
 
     /// The message, complete, as a frame to be sent on: the header is written in front of the payload where it lies.

@@ -188,6 +188,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     fn on_completion(&mut self, completion: Completion) {
         match completion {
             Completion::Received { link, buffer } => self.on_received(link, buffer),
+            Completion::Filled { link, room, count } => self.on_filled(link, room, count),
             Completion::Sent { link, batch, error } => self.on_sent(link, batch, error.as_ref()),
             Completion::SentPart { link, remaining } => self.on_sent_part(link, remaining),
             Completion::Accepted { link, peer } => self.on_accepted(link, peer),

@@ -11,8 +11,8 @@ use super::shielded;
 use crate::base::clock::Tick;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
-use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits, ROOM_BYTES_MIN};
+use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link, Room};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event, Events};
 use crate::protocol::encoder::Server;
@@ -22,7 +22,6 @@ use crate::protocol::http1::{Request, Response};
 use crate::protocol::message::{Message, Prepared};
 use bytes::{Buf, BytesMut};
 use std::hash::BuildHasher;
-use std::ops::Deref;
 use std::time::Duration;
 
 /// What a plain request or an upgrade leads to.
@@ -53,31 +52,47 @@ enum Ending {
 
 impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn on_received(&mut self, link: Link, buffer: Buffer) {
-        self.core.counters().bytes_received.add(buffer.len() as u64);
-        if let Some(state) = self.core.sessions.get_mut(link) {
-            state.last_received = self.core.now;
-            let answers_ping =
-                state.stage == Stage::Open && !planted(Fault::PongIgnored) && state.flags.set(Flags::PINGED, false);
-            let is_behind = state.flags.has(Flags::BEHIND);
-            let Self { driver, handler, core, .. } = self;
-            if is_behind {
-                core.keep_unread(link, driver.bytes(&buffer));
-                driver.recycle(buffer);
-            } else if let Some(mut block) = driver.take_bytes(&buffer) {
-                let ending = read_some(core, handler, link, Input::Block(&mut block));
-                driver.recycle_rest(buffer, block);
-                self.on_ending(link, ending);
-            } else {
-                let ending = read_some(core, handler, link, Input::Lent(driver.bytes(&buffer)));
-                driver.recycle(buffer);
-                self.on_ending(link, ending);
-            }
-            if answers_ping {
-                // The next ping may be due before the deadline of this one.
-                self.core.arm_timer(link);
-            }
+        let Some(heard) = self.core.hear(link, buffer.len()) else { return self.driver.recycle(buffer) };
+        let Self { driver, handler, core, .. } = self;
+        if heard.is_behind {
+            core.keep_unread(link, driver.bytes(&buffer));
+            driver.recycle(buffer);
+        } else if let Some(mut block) = driver.take_bytes(&buffer) {
+            let ending = read_some(core, handler, link, &mut Input::Block(&mut block));
+            driver.recycle_rest(buffer, block);
+            self.on_read(link, ending);
         } else {
-            self.driver.recycle(buffer);
+            let ending = read_some(core, handler, link, &mut Input::Lent(driver.bytes(&buffer)));
+            driver.recycle(buffer);
+            self.on_read(link, ending);
+        }
+        if heard.answers_ping {
+            // The next ping may be due before the deadline of this one.
+            self.core.arm_timer(link);
+        }
+    }
+
+    /// More of a message has come into the memory in which it is gathered.
+    pub(super) fn on_filled(&mut self, link: Link, room: Room, count: usize) {
+        let Some(heard) = self.core.hear(link, count) else { return };
+        debug_assert!(!heard.is_behind, "nothing else was received meanwhile");
+        let mut input = Input::Room(room.into_bytes(), count);
+        let ending = read_some(&mut self.core, &mut self.handler, link, &mut input);
+        self.on_read(link, ending);
+        if heard.answers_ping {
+            self.core.arm_timer(link);
+        }
+    }
+
+    /// All that has come was read, or the session has come to its end by it.
+    fn on_read(&mut self, link: Link, ending: Option<Ending>) {
+        if ending.is_some() {
+            return self.on_ending(link, ending);
+        }
+        if self.driver.takes_room(link)
+            && let Some((bytes, most)) = self.core.lend_room(link)
+        {
+            self.driver.recv_into(link, Room::behind(bytes, most));
         }
     }
 
@@ -85,7 +100,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub(super) fn read_on(&mut self) {
         for link in std::mem::take(&mut self.core.behind) {
             let Some(mut unread) = self.core.take_unread(link) else { continue };
-            let ending = read_some(&mut self.core, &mut self.handler, link, Input::Lent(&mut unread));
+            let ending = read_some(&mut self.core, &mut self.handler, link, &mut Input::Lent(&mut unread));
             self.on_ending(link, ending);
             let state = self.core.sessions.get(link);
             if state.is_some_and(|state| state.flags.has(Flags::PEER_ENDED) && !state.flags.has(Flags::BEHIND)) {
@@ -143,16 +158,27 @@ enum Input<'a> {
     Lent(&'a mut [u8]),
     /// Of which messages may be taken out.
     Block(&'a mut BytesMut),
+    /// The last so many bytes of what the decoder has lent out.
+    Room(Vec<u8>, usize),
 }
 
-impl Deref for Input<'_> {
-    type Target = [u8];
-
-    fn deref(&self) -> &[u8] {
+impl Input<'_> {
+    fn len(&self) -> usize {
         match self {
+            Self::Lent(bytes) => bytes.len(),
+            Self::Block(block) => block.len(),
+            Self::Room(_, count) => *count,
+        }
+    }
+
+    /// The last so many bytes, which were not read.
+    fn last(&self, count: usize) -> &[u8] {
+        let bytes: &[u8] = match self {
             Self::Lent(bytes) => bytes,
             Self::Block(block) => block,
-        }
+            Self::Room(..) => unreachable!("what is a part of one message is read whole"),
+        };
+        &bytes[bytes.len() - count..]
     }
 }
 
@@ -161,16 +187,17 @@ fn read_some<H: Handler>(
     core: &mut Core<H::Data>,
     handler: &mut H,
     link: Link,
-    mut input: Input<'_>,
+    input: &mut Input<'_>,
 ) -> Option<Ending> {
     let state = core.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
     // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
     let mut decoder = std::mem::take(&mut state.decoder);
     let messages_before = core.counters().messages_received.get();
     let (held_before, length) = (decoder.held_bytes(), input.len());
-    let read = shielded(|| match &mut input {
+    let read = shielded(|| match input {
         Input::Lent(bytes) => read(core, handler, link, bytes, &mut decoder),
         Input::Block(block) => read_block(core, handler, link, block, &mut decoder),
+        Input::Room(bytes, count) => read_room(core, handler, link, std::mem::take(bytes), *count, &mut decoder),
     });
     let (ending, unread) = match read {
         Some(Read::All) => (None, 0),
@@ -188,7 +215,7 @@ fn read_some<H: Handler>(
         return ending;
     }
     if unread > 0 {
-        core.keep_unread(link, &input[input.len() - unread..]);
+        core.keep_unread(link, input.last(unread));
     }
     if held > held_before && held > HELD_BYTES_SPARED && core.is_short_of_memory() {
         return Some(Ending::OutOfMemory);
@@ -245,6 +272,23 @@ fn read_block<H: Handler>(
             Err(failure) => return Read::End(Ending::Failed(failure)),
         }
     }
+}
+
+/// Reads what has come of a message into the memory in which it is gathered.
+fn read_room<H: Handler>(
+    core: &mut Core<H::Data>,
+    handler: &mut H,
+    link: Link,
+    bytes: Vec<u8>,
+    count: usize,
+    decoder: &mut Decoder<Server>,
+) -> Read {
+    match decoder.read_room(bytes, count) {
+        Ok(Some(assembled)) => on_assembled(core, handler, link, assembled.message(), assembled.frame()),
+        Ok(None) => {}
+        Err(failure) => return Read::End(Ending::Failed(failure)),
+    }
+    Read::All
 }
 
 /// Pulls events until there are none, or they have caused enough work.
@@ -366,7 +410,40 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
     Next::End
 }
 
+/// What is known of a session when bytes have come.
+struct Heard {
+    /// They stand behind others that have not been read.
+    is_behind: bool,
+    answers_ping: bool,
+}
+
 impl<T> Core<T> {
+    // Bytes
+
+    /// Notes that bytes have come. `None` if nobody is here for them.
+    fn hear(&mut self, link: Link, count: usize) -> Option<Heard> {
+        self.counters().bytes_received.add(count as u64);
+        let state = self.sessions.get_mut(link)?;
+        state.last_received = self.now;
+        let answers_ping =
+            state.stage == Stage::Open && !planted(Fault::PongIgnored) && state.flags.set(Flags::PINGED, false);
+        Some(Heard { is_behind: state.flags.has(Flags::BEHIND), answers_ping })
+    }
+
+    /// The memory in which a session's message is gathered, if much of it is still to come; and how much.
+    fn lend_room(&mut self, link: Link) -> Option<(Vec<u8>, usize)> {
+        let state = self.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
+        // Where memory is short it is read as anything else, and so ended if it needs more.
+        if state.flags.has(Flags::BEHIND) || self.memory.is_used_up() {
+            return None;
+        }
+        let before = state.decoder.held_bytes();
+        let room = state.decoder.lend_room(ROOM_BYTES_MIN);
+        let held = state.decoder.held_bytes();
+        self.memory.recharge(before, held);
+        room
+    }
+
     // Upgrades
 
     /// Whether one more WebSocket is welcome. Asked before the application is: RFC 6455 §4.2.2, before 101 any answer will do.

@@ -1,8 +1,10 @@
-//! Receiving: multishot receives, the links that starve for want of a buffer, and which pool a link is served from.
+//! Receiving: what a link receives into, how receives are armed, and the links that starve for want of a buffer.
 //!
-//! Every link begins with the pool of short buffers. One that fills them is cancelled and armed again with the pool of long
-//! ones, and back when it has not filled a short one for a while: a buffer serves one read at a time, so long ones that hold
-//! short reads are wasted.
+//! Every link begins with a multishot receive that is served from the pool of short buffers. One that fills them is cancelled and
+//! armed again with the pool of long ones, and back when it has not filled a short one for a while: a buffer serves one read at
+//! a time, so long ones that hold short reads are wasted. From the long ones it receives one by one: before the next receive
+//! the loop is asked whether it has room of its own for what follows.
+#![allow(unsafe_code)]
 
 use super::{Flags, LinkState, Uring};
 use crate::base::fault::{Fault, planted};
@@ -10,7 +12,7 @@ use crate::base::limits::{FULL_READS_MAX, SHORT_READS_MAX};
 use crate::driver::buf_ring::Pool;
 use crate::driver::ring::{Kernel, Ring, RingCompletion, Submission};
 use crate::driver::token::{Operation, Token};
-use crate::driver::{Buffer, Completion, Driver, Link};
+use crate::driver::{Buffer, Completion, Driver, Link, Room};
 use std::io;
 
 impl LinkState {
@@ -19,10 +21,24 @@ impl LinkState {
         if self.flags.has(Flags::BULK) { Pool::Bulk } else { Pool::Standard }
     }
 
-    /// The one that the armed receive is served from.
-    const fn armed_pool(&self) -> Pool {
-        if self.flags.has(Flags::BULK_ARMED) { Pool::Bulk } else { Pool::Standard }
+    /// The armed receive.
+    const fn armed_operation(&self) -> Operation {
+        if self.flags.has(Flags::ROOM_ARMED) {
+            Operation::ReceiveInto
+        } else if self.flags.has(Flags::BULK_ARMED) {
+            Operation::ReceiveBulk
+        } else {
+            Operation::Receive
+        }
     }
+}
+
+/// What a receive is served from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Pool(Pool),
+    /// Memory of the loop's own.
+    Room,
 }
 
 #[expect(private_bounds, reason = "sealed: kernels are this room's own")]
@@ -36,15 +52,31 @@ impl<K: Kernel> Uring<K> {
         if !wanted || state.flags.has(may_not) {
             return false;
         }
-        let pool = state.pool();
+        let (pool, has_room) = (state.pool(), state.flags.has(Flags::ROOM));
         state.flags.set(Flags::RECEIVE_ARMED);
-        state.flags.clear(Flags::RECEIVE_CANCELLED | Flags::BULK_ARMED);
-        if pool == Pool::Bulk {
-            state.flags.set(Flags::BULK_ARMED);
-        }
-        let token = Token::new(Operation::receive(pool), link);
-        self.banks[bank].push(&Submission::Receive { slot, pool, poll_first }, token);
+        state.flags.clear(Flags::RECEIVE_CANCELLED | Flags::BULK_ARMED | Flags::ROOM_ARMED);
+        let submission = match pool {
+            _ if has_room => {
+                state.flags.set(Flags::ROOM_ARMED);
+                let room = self.rooms.get_mut(&link).expect("the flag says that it has a room").target();
+                Submission::ReceiveInto { slot, room, poll_first }
+            }
+            Pool::Standard => Submission::ReceiveMany { slot, pool, poll_first },
+            Pool::Bulk => {
+                state.flags.set(Flags::BULK_ARMED);
+                Submission::ReceiveOne { slot, pool, poll_first }
+            }
+        };
+        let operation = if has_room { Operation::ReceiveInto } else { Operation::receive(pool) };
+        self.banks[bank].push(&submission, Token::new(operation, link));
         true
+    }
+
+    /// Arms what was received from once, now that the loop has said whether it has room of its own.
+    pub(super) fn arm_unarmed(&mut self) {
+        while let Some((link, poll_first)) = self.unarmed.pop() {
+            self.arm_receive(link, poll_first);
+        }
     }
 
     /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
@@ -67,11 +99,20 @@ impl<K: Kernel> Uring<K> {
         }
     }
 
-    pub(super) fn received(&mut self, bank: u16, pool: Pool, link: Link, entry: &RingCompletion) -> Option<Completion> {
-        let buffer = entry.buffer.map(|id| {
-            self.banks[usize::from(bank)].ring.pools().of(pool).lend(id);
-            Buffer { bank, pool, id, len: entry.answer().unwrap_or(0) }
-        });
+    pub(super) fn received(
+        &mut self,
+        bank: u16,
+        source: Source,
+        link: Link,
+        entry: &RingCompletion,
+    ) -> Option<Completion> {
+        let buffer = match (source, entry.buffer) {
+            (Source::Pool(pool), Some(id)) => {
+                self.banks[usize::from(bank)].ring.pools().of(pool).lend(id);
+                Some(Buffer { bank, pool, id, len: entry.answer().unwrap_or(0) })
+            }
+            _ => None,
+        };
         let Some(state) = self.state(link) else {
             // A stranger's: the rules above keep it from happening, the generation from mattering.
             return self.discard(buffer);
@@ -81,6 +122,7 @@ impl<K: Kernel> Uring<K> {
             state.flags.clear(Flags::RECEIVE_ARMED);
         }
         if state.flags.has(Flags::CLOSING) {
+            self.let_room_go(link);
             self.close_if_quiet(link);
             if planted(Fault::BufferLost) {
                 return None;
@@ -90,8 +132,13 @@ impl<K: Kernel> Uring<K> {
         match (entry.result, buffer) {
             (1.., Some(buffer)) => {
                 self.choose_pool(link, &buffer);
-                self.arm_receive(link, false);
+                self.go_on_receiving(link, source, buffer.len < self.config.bulk_buffer_bytes);
                 Some(Completion::Received { link, buffer })
+            }
+            (count @ 1.., None) => {
+                let room = self.fill_room(link, count as usize)?;
+                self.go_on_receiving(link, source, room.len() > 0);
+                Some(Completion::Filled { link, room, count: count as usize })
             }
             (0, buffer) => {
                 let is_doubtful = state.flags.has(Flags::BROKEN) && state.sending.is_some();
@@ -101,14 +148,45 @@ impl<K: Kernel> Uring<K> {
                     state.flags.set(Flags::END_UNTOLD);
                 }
                 self.stop_wanting(link);
+                self.let_room_go(link);
                 let _ = self.discard(buffer);
                 let error = is_misjudged.then(|| io::Error::from_raw_os_error(libc::ECONNRESET));
                 (!is_untold).then_some(Completion::ReceiveEnded { link, error })
             }
             (result, buffer) => {
                 let _ = self.discard(buffer);
-                self.receive_failed(pool, link, -result)
+                self.receive_failed(source, link, -result)
             }
+        }
+    }
+
+    /// Arms the next receive, where the last one has ended: at once, or where the loop may have room of its own for what comes
+    /// next, when it has been asked.
+    fn go_on_receiving(&mut self, link: Link, source: Source, poll_first: bool) {
+        if source == Source::Pool(Pool::Standard) {
+            self.arm_receive(link, false);
+        } else {
+            self.unarmed.push((link, poll_first));
+        }
+    }
+
+    /// Takes the room back that so many bytes were received into.
+    fn fill_room(&mut self, link: Link, count: usize) -> Option<Room> {
+        let state = self.state(link)?;
+        state.flags.clear(Flags::ROOM | Flags::ROOM_ARMED);
+        state.misfits = 0;
+        let mut room = self.rooms.remove(&link).expect("it was received into");
+        // SAFETY: says the completion of the receive, which was for one time.
+        unsafe { room.received(count) };
+        Some(room)
+    }
+
+    /// Lets the room go that a link was to receive into, unless the kernel has it still.
+    pub(super) fn let_room_go(&mut self, link: Link) {
+        let Some(state) = self.state(link) else { return };
+        if state.flags.has(Flags::ROOM) && !state.flags.has(Flags::RECEIVE_ARMED) {
+            state.flags.clear(Flags::ROOM);
+            self.rooms.remove(&link);
         }
     }
 
@@ -151,21 +229,22 @@ impl<K: Kernel> Uring<K> {
     pub(super) fn cancel_receive(&mut self, link: Link) {
         let bank = self.bank_of(link);
         let Some(state) = self.state(link) else { return };
-        let pool = if planted(Fault::OtherPoolCancelled) { state.pool() } else { state.armed_pool() };
-        let target = Token::new(Operation::receive(pool), link);
+        let armed = state.armed_operation();
+        let armed = if planted(Fault::OtherPoolCancelled) { Operation::receive(state.pool()) } else { armed };
+        let target = Token::new(armed, link);
         self.banks[bank].push(&Submission::Cancel { target }, Token::new(Operation::CancelReceive, link));
     }
 
-    fn receive_failed(&mut self, pool: Pool, link: Link, errno: i32) -> Option<Completion> {
-        match errno {
-            libc::ENOBUFS => {
+    fn receive_failed(&mut self, source: Source, link: Link, errno: i32) -> Option<Completion> {
+        match (errno, source) {
+            (libc::ENOBUFS, Source::Pool(pool)) => {
                 self.state(link)?.flags.set(Flags::STARVED);
                 let bank = self.bank_of(link);
                 self.banks[bank].starved[pool as usize].push_back(link);
                 None
             }
             // Ours, or the kernel's under pressure: armed again if it is wanted.
-            libc::ECANCELED | libc::EINTR | libc::EAGAIN => {
+            (libc::ECANCELED | libc::EINTR | libc::EAGAIN, _) => {
                 if planted(Fault::InterruptedForgotten) {
                     return None;
                 }
@@ -174,6 +253,7 @@ impl<K: Kernel> Uring<K> {
             }
             _ => {
                 self.stop_wanting(link);
+                self.let_room_go(link);
                 Some(Completion::ReceiveEnded { link, error: Some(io::Error::from_raw_os_error(errno)) })
             }
         }
