@@ -38,6 +38,8 @@ faults! {
     BufferToOtherPool,
     /// What is cancelled is a receive from the other pool.
     OtherPoolCancelled,
+    /// What follows of a message is not received into the room that is there for it.
+    RoomForgotten,
     /// A buffer that comes for a link that closes is kept.
     BufferLost,
     /// What a ring that nobody waits for refuses for the moment is not tried again.
@@ -92,6 +94,8 @@ faults! {
     LengthOffByOne,
     /// The mask begins anew where a frame was cut.
     MaskPhaseLost,
+    /// The mask begins anew behind what was received straight into a message.
+    MaskPhaseLostInRoom,
     /// The end of a header that was cut is lost.
     CutHeaderLost,
     /// A control frame between fragments ends the message.

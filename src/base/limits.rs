@@ -76,9 +76,6 @@ pub const ASSEMBLY_STEP_BYTES_MIN: usize = 256 * KIB;
 pub const ASSEMBLY_QUADRUPLED_BYTES_MAX: usize = MIB;
 /// … and twice as long below this.
 pub const ASSEMBLY_DOUBLED_BYTES_MAX: usize = 8 * MIB;
-/// Of a message that lacks so much or more, the next bytes are received straight into the memory in which it is gathered.
-pub const ROOM_BYTES_MIN: usize = 16 * KIB;
-
 /// Most connections of a shard: an index has 32 bits, of which this leaves headroom.
 pub const LINKS_MAX: usize = 1 << 27;
 /// Ready connections that the kernel may queue on a listener.

@@ -271,6 +271,11 @@ impl BufRing {
         Some(id)
     }
 
+    /// Bytes of each buffer.
+    pub(super) const fn bytes_each(&self) -> usize {
+        self.bytes_each as usize
+    }
+
     /// All bytes of a buffer that was handed out.
     pub(super) fn room(&mut self, id: u16) -> &mut [u8] {
         if let Memory::Blocks { at, .. } = &mut self.memory {

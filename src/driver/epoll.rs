@@ -14,7 +14,7 @@
 //! is watched in vain: a link that changes its mind costs no system call.
 
 use super::batch::Batch;
-use super::block;
+use super::block::{self, BLOCK_SHARES};
 use super::buf_ring::Pool;
 use super::links::{LinkState, Links, Outgoing};
 use super::poller::{self, Interest, Poller, Ready, Source};
@@ -438,12 +438,13 @@ impl Driver for Epoll {
         }
     }
 
-    fn takes_room(&mut self, link: Link) -> bool {
-        self.links.get(link).is_some_and(|state| state.receive_wanted) && !self.rooms.contains_key(&link)
+    fn takes_room(&mut self, link: Link) -> Option<usize> {
+        let least = self.buffers.bytes_each() / BLOCK_SHARES;
+        self.links.get(link).filter(|state| state.receive_wanted && !self.rooms.contains_key(&link)).map(|_| least)
     }
 
     fn recv_into(&mut self, link: Link, room: Room) {
-        debug_assert!(self.takes_room(link));
+        debug_assert!(self.takes_room(link).is_some());
         self.rooms.insert(link, room);
     }
 

@@ -167,9 +167,9 @@ pub trait Driver {
     fn connect(&mut self, address: SocketAddr, source: Option<IpAddr>, tag: u64);
     /// Receives until [`Driver::recv_stop`] or the end.
     fn recv_start(&mut self, link: Link);
-    /// Whether [`Driver::recv_into`] may be called: the link receives much, and nothing is on its way from it. True at most
-    /// between a completion that brought bytes and the end of the turn.
-    fn takes_room(&mut self, link: Link) -> bool;
+    /// Whether [`Driver::recv_into`] may be called, and for how many bytes at least it is worth while: the link receives much, and
+    /// nothing is on its way from it. So it is at most between a completion that brought bytes and the end of the turn.
+    fn takes_room(&mut self, link: Link) -> Option<usize>;
     /// Receives what comes next into this, once, and not into buffers of its own. [`Completion::Filled`] gives it back. With the
     /// end of the stream, and with that of the link, it is gone.
     fn recv_into(&mut self, link: Link, room: Room);

@@ -21,6 +21,11 @@ impl BufferPool {
         Self { out: Vec::new(), free: Vec::new(), home: Blocks::new(bytes_each), bytes_each }
     }
 
+    /// Bytes of each.
+    pub(super) const fn bytes_each(&self) -> usize {
+        self.bytes_each
+    }
+
     /// How many there are to take.
     pub(super) const fn available(&self) -> usize {
         BUFFERS_MAX - self.out.len() + self.free.len()

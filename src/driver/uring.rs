@@ -19,6 +19,7 @@ use self::peers::Peers;
 use self::receiving::Source;
 use super::bank::Bank;
 use super::batch::Batch;
+use super::block::BLOCK_SHARES;
 use super::buf_ring::{Pool, PoolConfig};
 use super::ring::{Kernel, Ring, RingCompletion, RingConfig, Submission};
 use super::socket::Listener;
@@ -561,14 +562,15 @@ impl<K: Kernel> Driver for Uring<K> {
         }
     }
 
-    fn takes_room(&mut self, link: Link) -> bool {
+    fn takes_room(&mut self, link: Link) -> Option<usize> {
         let may_not = Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED | Flags::END_UNTOLD | Flags::ROOM;
         let wants = |flags: Flags| flags.has(Flags::RECEIVE_WANTED) && flags.has(Flags::BULK) && !flags.has(may_not);
-        self.state(link).is_some_and(|state| wants(state.flags))
+        let least = self.config.bulk_buffer_bytes as usize / BLOCK_SHARES;
+        self.state(link).filter(|state| wants(state.flags)).map(|_| least)
     }
 
     fn recv_into(&mut self, link: Link, room: Room) {
-        debug_assert!(self.takes_room(link));
+        debug_assert!(self.takes_room(link).is_some());
         if let Some(state) = self.state(link) {
             state.flags.set(Flags::ROOM);
             self.rooms.insert(link, room);

@@ -371,7 +371,7 @@ impl Unfinished {
         let payload = buffer.take_back(bytes, count);
         if let Some(key) = frame.key {
             apply_mask(payload, key);
-            frame.key = Some(key.rotated(count));
+            frame.key = Some(if planted(Fault::MaskPhaseLostInRoom) { key } else { key.rotated(count) });
         }
         frame.remaining -= count as u64;
         let last = frame.fin && frame.remaining == 0;

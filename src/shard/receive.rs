@@ -11,7 +11,7 @@ use super::shielded;
 use crate::base::clock::Tick;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits, ROOM_BYTES_MIN};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
 use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link, Room};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event, Events};
@@ -89,8 +89,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if ending.is_some() {
             return self.on_ending(link, ending);
         }
-        if self.driver.takes_room(link)
-            && let Some((bytes, most)) = self.core.lend_room(link)
+        if let Some(least) = self.driver.takes_room(link)
+            && let Some((bytes, most)) = self.core.lend_room(link, least)
         {
             self.driver.recv_into(link, Room::behind(bytes, most));
         }
@@ -430,15 +430,15 @@ impl<T> Core<T> {
         Some(Heard { is_behind: state.flags.has(Flags::BEHIND), answers_ping })
     }
 
-    /// The memory in which a session's message is gathered, if much of it is still to come; and how much.
-    fn lend_room(&mut self, link: Link) -> Option<(Vec<u8>, usize)> {
+    /// The memory in which a session's message is gathered, if at least so much of it is still to come; and how much.
+    fn lend_room(&mut self, link: Link, least: usize) -> Option<(Vec<u8>, usize)> {
         let state = self.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
         // Where memory is short it is read as anything else, and so ended if it needs more.
         if state.flags.has(Flags::BEHIND) || self.memory.is_used_up() {
             return None;
         }
         let before = state.decoder.held_bytes();
-        let room = state.decoder.lend_room(ROOM_BYTES_MIN);
+        let room = state.decoder.lend_room(least);
         let held = state.decoder.held_bytes();
         self.memory.recharge(before, held);
         room

@@ -454,8 +454,8 @@ impl History {
         let now = self.now();
         if self.plan.stalls
             && self.healed_at.is_none()
-            && now > self.stalled_at + 5 * SECOND
-            && self.random.u16(..) < 200
+            && now > self.stalled_at + 2 * SECOND
+            && self.random.u16(..) < 800
         {
             let stall = self.random.u64(300 * MILLISECOND..60 * SECOND);
             self.network.note(|| format!("nobody runs for {:?}", Duration::from_nanos(stall)));

@@ -1,6 +1,6 @@
 //! Operations of the simulated kernel: how they begin, when they run, what they tell.
 
-use super::world::{InFlight, Kind, PAST_KEPT, Task, World};
+use super::world::{InFlight, Into, Kind, PAST_KEPT, Task, World};
 use crate::driver::buf_ring::Pools;
 use crate::driver::ring::RingCompletion;
 use crate::driver::token::{Operation, Token};
@@ -14,10 +14,10 @@ impl World {
                 let key = self.start(ring, token, Kind::Accept { many });
                 self.plan(ring, key);
             }
-            Task::Receive { slot } => {
+            Task::Receive { slot, into } => {
                 if let Some(conn) = self.tenant(ring, slot, token) {
                     self.expect_no_other(ring, conn, token);
-                    let key = self.start(ring, token, Kind::Receive { conn });
+                    let key = self.start(ring, token, Kind::Receive { conn, into });
                     self.plan(ring, key);
                 }
             }
@@ -95,7 +95,7 @@ impl World {
     /// A link has one receive and one send in flight at most.
     pub(super) fn expect_no_other(&mut self, ring: usize, conn: usize, token: Token) {
         let operations = &self.rings[ring].operations;
-        let both_receive = |other: Operation| other.pool().is_some() && token.operation.pool().is_some();
+        let both_receive = |other: Operation| other.is_receive() && token.operation.is_receive();
         let same = |other: Operation| other == token.operation || both_receive(other);
         if operations.iter().any(|(_, other)| other.kind.conn() == Some(conn) && same(other.token.operation)) {
             self.violated(format!("{token:?} is submitted while another one is in flight"));
@@ -177,7 +177,7 @@ impl World {
         self.record((ring, token.encode(), result, more, buffer));
         self.note(|| format!("  ring {ring}: {token:?} {result}"));
         self.rings[ring].completions.push_back(RingCompletion { token, result, more, buffer });
-        if !more && matches!(token.operation, Operation::Receive | Operation::ReceiveBulk | Operation::Send) {
+        if !more && (token.operation.is_receive() || token.operation == Operation::Send) {
             let slots = self.rings[ring].slots.len();
             let past = &mut self.rings[ring].past[token.key.index() % slots];
             past.push_back(token);
@@ -193,7 +193,7 @@ impl World {
         }
         match self.rings[ring].operations[key].kind {
             Kind::Accept { many } => self.run_accept(ring, key, many, pools),
-            Kind::Receive { conn } => self.run_receive(ring, key, conn, pools),
+            Kind::Receive { conn, into } => self.run_receive(ring, key, conn, into, pools),
             Kind::Send { conn, .. } => self.run_send(ring, key, conn),
             Kind::Shutdown { conn } => {
                 let result = if self.conns[conn].inward.broken { -libc::ENOTCONN } else { 0 };
@@ -279,7 +279,7 @@ impl World {
         self.rings[ring].completions.push_back(completion);
     }
 
-    pub(super) fn run_receive(&mut self, ring: usize, key: usize, conn: usize, pools: &mut Pools) {
+    pub(super) fn run_receive(&mut self, ring: usize, key: usize, conn: usize, into: Into, pools: &mut Pools) {
         if self.chance(self.faults.reset) {
             self.break_down(conn);
         }
@@ -295,19 +295,28 @@ impl World {
             let result = if self.conns[conn].inward.broken { -libc::ECONNRESET } else { 0 };
             return self.complete(ring, key, result, false, None);
         }
-        let operation = self.rings[ring].operations[key].token.operation;
-        let buffers = pools.of(operation.pool().expect("a receive has a pool"));
-        let Some(id) = buffers.hand_out() else {
-            return self.complete(ring, key, -libc::ENOBUFS, false, None);
+        let (most, many) = match into {
+            Into::Room(room) => (room.len as usize, false),
+            Into::Pool { pool, many } => (pools.of(pool).bytes_each(), many),
         };
-        let room = buffers.room(id);
-        let most = available.min(room.len());
+        let most = available.min(most);
         let count = if self.chance(self.faults.short_read) { self.some_of(most) } else { most };
+        let buffer = match into {
+            Into::Room(_) => None,
+            Into::Pool { pool, .. } => match pools.of(pool).hand_out() {
+                Some(id) => Some(id),
+                None => return self.complete(ring, key, -libc::ENOBUFS, false, None),
+            },
+        };
         let bytes = self.conns[conn].inward.take(count);
-        room[..count].copy_from_slice(&bytes);
+        match (into, buffer) {
+            (Into::Pool { pool, .. }, Some(id)) => pools.of(pool).room(id)[..count].copy_from_slice(&bytes),
+            (Into::Room(room), _) => room.write(&bytes),
+            (Into::Pool { .. }, None) => unreachable!("it has one, or has ended"),
+        }
         bytes.hash(&mut self.trace);
-        let more = !self.chance(self.faults.multishot_ends);
-        self.complete(ring, key, count as i32, more, Some(id));
+        let more = many && !self.chance(self.faults.multishot_ends);
+        self.complete(ring, key, count as i32, more, buffer);
         if more && self.conns[conn].inward.is_readable() {
             self.plan(ring, key);
         }

@@ -4,7 +4,8 @@ use super::HostSizes;
 use super::conn::Pipe;
 use crate::base::limits::SEND_BYTES_MAX;
 use crate::driver::batch::Batch;
-use crate::driver::buf_ring::Pools;
+use crate::driver::block::RoomTarget;
+use crate::driver::buf_ring::{Pool, Pools};
 use crate::driver::ring::{RingCompletion, Submission};
 use crate::driver::token::Token;
 use crate::driver::waker::Waker;
@@ -72,6 +73,7 @@ pub(super) enum Task {
     },
     Receive {
         slot: u32,
+        into: Into,
     },
     Send {
         slot: u32,
@@ -103,6 +105,13 @@ pub(super) enum Task {
     Silent,
 }
 
+/// What a receive is served from.
+#[derive(Clone, Copy)]
+pub(super) enum Into {
+    Pool { pool: Pool, many: bool },
+    Room(RoomTarget),
+}
+
 /// An operation in flight.
 pub(super) struct InFlight {
     pub(super) token: Token,
@@ -115,7 +124,7 @@ pub(super) struct InFlight {
 
 pub(super) enum Kind {
     Accept { many: bool },
-    Receive { conn: usize },
+    Receive { conn: usize, into: Into },
     Send { conn: usize, bytes: Vec<u8>, done: usize },
     Shutdown { conn: usize },
     Close { conn: usize, slot: u32 },
@@ -126,9 +135,10 @@ pub(super) enum Kind {
 impl Kind {
     pub(super) const fn conn(&self) -> Option<usize> {
         match self {
-            Self::Receive { conn } | Self::Send { conn, .. } | Self::Shutdown { conn } | Self::Close { conn, .. } => {
-                Some(*conn)
-            }
+            Self::Receive { conn, .. }
+            | Self::Send { conn, .. }
+            | Self::Shutdown { conn }
+            | Self::Close { conn, .. } => Some(*conn),
             Self::Accept { .. } | Self::Poll { .. } | Self::Answer { .. } => None,
         }
     }
@@ -411,7 +421,9 @@ impl World {
         match *submission {
             Submission::AcceptMany { .. } => Task::Accept { many: true },
             Submission::AcceptOne { .. } => Task::Accept { many: false },
-            Submission::Receive { slot, .. } => Task::Receive { slot },
+            Submission::ReceiveMany { slot, pool, .. } => Task::Receive { slot, into: Into::Pool { pool, many: true } },
+            Submission::ReceiveOne { slot, pool, .. } => Task::Receive { slot, into: Into::Pool { pool, many: false } },
+            Submission::ReceiveInto { slot, room, .. } => Task::Receive { slot, into: Into::Room(room) },
             Submission::Send { slot, batch } => Task::Send { slot, bytes: submitted(batch) },
             Submission::ShutdownWrite { slot } => Task::Shutdown { slot },
             Submission::Close { slot } => Task::Close { slot },

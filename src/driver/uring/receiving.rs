@@ -52,7 +52,7 @@ impl<K: Kernel> Uring<K> {
         if !wanted || state.flags.has(may_not) {
             return false;
         }
-        let (pool, has_room) = (state.pool(), state.flags.has(Flags::ROOM));
+        let (pool, has_room) = (state.pool(), state.flags.has(Flags::ROOM) && !planted(Fault::RoomForgotten));
         state.flags.set(Flags::RECEIVE_ARMED);
         state.flags.clear(Flags::RECEIVE_CANCELLED | Flags::BULK_ARMED | Flags::ROOM_ARMED);
         let submission = match pool {
