@@ -434,6 +434,7 @@ impl<V: Driver, D: Default> Connections<V, D> {
                 Completion::ReceiveEnded { link, error } => self.on_receive_ended(link, error, talk),
                 Completion::Closed { .. }
                 | Completion::SentPart { .. }
+                | Completion::Filled { .. }
                 | Completion::Woken
                 | Completion::Accepted { .. }
                 | Completion::AcceptFailed { .. } => {}

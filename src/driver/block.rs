@@ -88,9 +88,10 @@ pub struct Room {
 }
 
 impl Room {
-    /// Room behind these bytes for at most `most` more, as far as there is capacity for them.
+    /// Room behind these bytes for at most `most` more, as far as there is capacity for them: 1 at least.
     pub const fn behind(bytes: Vec<u8>, most: usize) -> Self {
         let spare = bytes.capacity() - bytes.len();
+        debug_assert!(most > 0 && spare > 0, "to receive nothing is to hear that the stream has ended");
         Self { bytes, most: if most < spare { most } else { spare } }
     }
 

@@ -439,7 +439,7 @@ impl Driver for Epoll {
     }
 
     fn takes_room(&mut self, link: Link) -> Option<usize> {
-        let least = self.buffers.bytes_each() / BLOCK_SHARES;
+        let least = (self.buffers.bytes_each() / BLOCK_SHARES).max(1);
         self.links.get(link).filter(|state| state.receive_wanted && !self.rooms.contains_key(&link)).map(|_| least)
     }
 

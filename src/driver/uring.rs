@@ -565,7 +565,7 @@ impl<K: Kernel> Driver for Uring<K> {
     fn takes_room(&mut self, link: Link) -> Option<usize> {
         let may_not = Flags::RECEIVE_ARMED | Flags::CLOSING | Flags::STARVED | Flags::END_UNTOLD | Flags::ROOM;
         let wants = |flags: Flags| flags.has(Flags::RECEIVE_WANTED) && flags.has(Flags::BULK) && !flags.has(may_not);
-        let least = self.config.bulk_buffer_bytes as usize / BLOCK_SHARES;
+        let least = (self.config.bulk_buffer_bytes as usize / BLOCK_SHARES).max(1);
         self.state(link).filter(|state| wants(state.flags)).map(|_| least)
     }
 

@@ -97,6 +97,7 @@ impl<D: Driver> EchoWorld<D> {
             }
             Completion::ConnectFailed { .. } => self.failed += 1,
             Completion::AcceptFailed { error } => panic!("{error}"),
+            Completion::Filled { .. } => unreachable!("nobody gives a room"),
             Completion::Woken | Completion::SentPart { .. } => {}
         }
     }

@@ -31,6 +31,7 @@ mod connecting;
 mod echo;
 mod ending;
 mod receiving;
+mod rooms;
 mod sending;
 mod waiting;
 

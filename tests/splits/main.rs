@@ -9,18 +9,22 @@
 //! and where they stand between control frames is the same for every split. Only of a message that breaks a rule it
 //! depends on the split how much is said just before the failure, and that is left out.
 //!
+//! And each is fed as memory of which messages may be taken, whatever lies whole: what is taken is the frame that would be sent
+//! on. There the memory in which a message is gathered is asked for before each piece, and the piece is put into it.
+//!
 //! `Event::ContinueExpected` alone depends on the split, and must: it says that a body has *not* come yet
 //! (RFC 9110 §10.1.1). It has a test of its own and stands in no trace.
 
 mod frames;
 mod heads;
 
+use bytes::{Buf, BytesMut};
 use frames::{
     Length, Part, announced, bytes_of, frame, frame_vectors, long_frame_vectors, streamed_vectors, wrongly_masked,
 };
 use heads::{ACCEPTED, asked, request_streams, response_streams};
 use ringwave::protocol::connection::Connection;
-use ringwave::protocol::decoder::Event;
+use ringwave::protocol::decoder::{Assembled, Event};
 use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::UpgradeRequest;
@@ -258,14 +262,17 @@ fn check<R: Role>(stream: &Stream, open: impl Fn() -> Connection<R>) {
     }
     let whole = trace_of(open(), [&bytes[..]], limits);
     assert_eq!(whole.lines(), stream.expected, "{name}");
+    assert_eq!(trace_of_taken(open(), [&bytes[..]], limits), whole, "{name}: taken");
 
     assert_eq!(trace_of(open(), bytes.chunks(1), limits), whole, "{name}: byte by byte");
+    assert_eq!(trace_of_taken(open(), bytes.chunks(1), limits), whole, "{name}: taken byte by byte");
     if cfg!(miri) {
         return;
     }
     for cut in stream.cuts() {
         let (first, second) = bytes.split_at(cut);
         assert_eq!(trace_of(open(), [first, second], limits), whole, "{name}: cut at {cut}");
+        assert_eq!(trace_of_taken(open(), [first, second], limits), whole, "{name}: taken, cut at {cut}");
     }
     if bytes.len() <= EVERY_PAIR_BYTES_MAX {
         for (a, b) in (0..bytes.len()).flat_map(|a| (a..bytes.len()).map(move |b| (a, b))) {
@@ -476,31 +483,78 @@ fn owned(event: Event<'_>) -> Option<Said> {
 ///
 /// It goes on after an error and after a close frame: whatever would still be said is in the trace.
 fn trace_of<'a, R: Role>(
-    mut connection: Connection<R>,
+    connection: Connection<R>,
     pieces: impl IntoIterator<Item = &'a [u8]>,
     limits: &Limits,
 ) -> Trace {
-    let mut said = Vec::new();
-    let mut continues_expected = 0;
+    let mut tracing = Tracing { connection, limits, said: Vec::new(), continues_expected: 0 };
     let mut lent = Vec::new();
     for piece in pieces {
         lent.clear();
         lent.extend_from_slice(piece);
-        let (mut events, _) = connection.receive(&mut lent, limits);
+        assert_eq!(tracing.drain(&mut lent, usize::MAX), None);
+        lent.fill(SCRIBBLE);
+    }
+    tracing.end()
+}
+
+/// The same with memory that messages are taken out of, and with what follows put straight into an unfinished message.
+fn trace_of_taken<'a, R: Role>(
+    connection: Connection<R>,
+    pieces: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+) -> Trace {
+    let mut tracing = Tracing { connection, limits, said: Vec::new(), continues_expected: 0 };
+    for piece in pieces {
+        let mut piece = piece;
+        while !piece.is_empty()
+            && let Some((mut bytes, most)) = tracing.connection.decoder.lend_room(1)
+        {
+            let held = tracing.connection.decoder.held_bytes();
+            assert!(held >= bytes.capacity() && bytes.capacity() > bytes.len(), "{held} bytes held, lent {bytes:?}");
+            let (here, rest) = piece.split_at(piece.len().min(most).min(bytes.capacity() - bytes.len()));
+            bytes.extend_from_slice(here);
+            piece = rest;
+            let message = tracing.connection.decoder.read_room(bytes, here.len());
+            tracing.say_taken(message.transpose());
+        }
+        let mut block = BytesMut::from(piece);
+        while let Some(unread) = tracing.drain(&mut block, 1) {
+            block.advance(block.len() - unread);
+            let message = tracing.connection.decoder.take_message(&mut block);
+            tracing.say_taken(Some(message));
+        }
+        block.fill(SCRIBBLE);
+    }
+    tracing.end()
+}
+
+/// A connection, and what it has said.
+struct Tracing<'a, R> {
+    connection: Connection<R>,
+    limits: &'a Limits,
+    said: Vec<Said>,
+    continues_expected: usize,
+}
+
+impl<R: Role> Tracing<'_, R> {
+    /// Notes what is said of these bytes. Answers how many are unread where a message of at least `taken_from` is next.
+    fn drain(&mut self, bytes: &mut [u8], taken_from: usize) -> Option<usize> {
+        let Self { connection, limits, said, continues_expected } = self;
+        let length = bytes.len();
+        let (mut events, _) = connection.receive(bytes, limits);
+        events.stop_before_frames_of(taken_from);
         // A frame takes two bytes at least, so more events than this are an endless loop.
         for turn in 0.. {
-            assert!(turn <= piece.len() + 2, "more events than bytes");
+            assert!(turn <= length + 2, "more events than bytes");
             let one = match events.next_event() {
                 Ok(None) => break,
-                Ok(Some(Event::Message(message))) if limits.delivery == Delivery::Chunks => {
-                    let (kind, payload) = (message.kind(), message.as_bytes());
-                    Some(Said::piece(Chunk { kind, payload, first: true, last: true }))
-                }
+                Ok(Some(Event::Message(message))) => Some(said_of(message, limits)),
                 Ok(Some(event)) => owned(event),
                 Err(failure) => Some(Said::Failed(failure)),
             };
             match &one {
-                None => continues_expected += 1,
+                None => *continues_expected += 1,
                 Some(Said::Request { verdict: Verdict::Upgrade, .. }) => events.accept_upgrade(),
                 Some(Said::Request { verdict: Verdict::Plain { keeps_alive: true }, .. }) => {
                     events.accept_next_request();
@@ -509,13 +563,40 @@ fn trace_of<'a, R: Role>(
                 Some(_) => {}
             }
             if let Some(one) = one {
-                say(&mut said, one);
+                say(said, one);
             }
         }
-        lent.fill(SCRIBBLE);
+        events.is_before_taken().then(|| events.unread())
     }
-    let (open, unfinished) = (connection.decoder.is_open(), connection.decoder.is_unfinished());
-    Trace { said, open, unfinished, continues_expected }
+
+    fn say_taken(&mut self, message: Option<Result<Assembled, Failure>>) {
+        let one = match message {
+            None => return,
+            Some(Ok(assembled)) => {
+                assert_eq!(*assembled.frame(), Prepared::new(assembled.message()));
+                assert!(assembled.frame().is_of(assembled.message()));
+                said_of(assembled.message(), self.limits)
+            }
+            Some(Err(failure)) => Said::Failed(failure),
+        };
+        say(&mut self.said, one);
+    }
+
+    fn end(self) -> Trace {
+        let Self { connection, said, continues_expected, .. } = self;
+        let (open, unfinished) = (connection.decoder.is_open(), connection.decoder.is_unfinished());
+        Trace { said, open, unfinished, continues_expected }
+    }
+}
+
+/// A message that lay whole; where others come in chunks, it is one.
+fn said_of(message: Message<'_>, limits: &Limits) -> Said {
+    match limits.delivery {
+        Delivery::Whole => message.into(),
+        Delivery::Chunks => {
+            Said::piece(Chunk { kind: message.kind(), payload: message.as_bytes(), first: true, last: true })
+        }
+    }
 }
 
 /// Whether these bytes, one by one, end in an error.
