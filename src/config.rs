@@ -74,10 +74,12 @@ pub struct Config {
     pub receive_buffer_bytes: u32,
     /// Longer buffers of each shard, for connections that fill those: a power of two, 1 … 32 768. Default: 8. Few are faster
     /// than many, because a ring hands them out in turns and all have to stay in the cache; whoever finds none waits for one.
-    /// Together they bound what one connection brings in a turn. Their memory is taken when they are used first. Not on epoll.
+    /// One connection brings one of them in a turn, or as much as its unfinished message has room for. Their memory is taken when
+    /// they are used first. Not on epoll.
     pub bulk_buffers: u16,
-    /// Bytes of a longer buffer, 512 … 1 048 576. Default: 65 536. There are none if they would be no longer than
-    /// `receive_buffer_bytes`.
+    /// Bytes of a longer buffer, 512 … 1 048 576. Default: 65 568, one message of 64 KiB or four of 16 KiB with their headers: what
+    /// lies whole in one, and is a quarter of it or more, is sent on without a copy. There are none if they would be no longer
+    /// than `receive_buffer_bytes`.
     pub bulk_buffer_bytes: u32,
     /// How each shard treats its connections.
     pub settings: ShardSettings,

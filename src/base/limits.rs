@@ -86,6 +86,10 @@ pub const SEND_PARTS_MAX: usize = 16;
 pub const REFUSALS_MAX: usize = 1024;
 /// Bytes of one submission, and of the progress that is told at once: so a slow peer that takes them is seen to.
 pub const SEND_BYTES_MAX: usize = 256 * KIB;
+/// When so many bytes have been received in a turn, what they cause leaves before more is read: they are still in the cache.
+pub const FLUSH_BYTES: usize = 256 * KIB;
+/// What little more is left goes along: four messages of 64 KiB with their headers are one submission.
+pub const SEND_BYTES_MORE: usize = SEND_BYTES_MAX / 4;
 /// A shared part smaller than this is copied beside its neighbours rather than referenced: a copy is cheaper than a part.
 pub const SEND_SHARED_BYTES_MIN: usize = 2 * KIB;
 /// Small published messages are joined into pieces of at most so many bytes.

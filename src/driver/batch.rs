@@ -6,7 +6,7 @@
 //! ```
 
 use crate::base::limits::{
-    SEND_BATCH_BYTES_KEPT, SEND_BATCHES_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_PARTS_MAX,
+    SEND_BATCH_BYTES_KEPT, SEND_BATCHES_BYTES_KEPT, SEND_BATCHES_KEPT, SEND_BYTES_MAX, SEND_BYTES_MORE, SEND_PARTS_MAX,
     SEND_SHARED_BYTES_MIN,
 };
 use bytes::Bytes;
@@ -146,7 +146,12 @@ impl Batch {
 
     /// Bytes that the next submission carries: some parts, and not too much at once.
     pub(super) fn submission_len(&self) -> usize {
-        self.remaining().take(SEND_PARTS_MAX).map(<[u8]>::len).sum::<usize>().min(SEND_BYTES_MAX)
+        self.remaining().take(SEND_PARTS_MAX).map(<[u8]>::len).sum::<usize>().min(self.at_once(SEND_BYTES_MAX))
+    }
+
+    /// Bytes that leave at once where `most` should, at most: all that are left, if they are little more.
+    pub(super) const fn at_once(&self, most: usize) -> usize {
+        if self.len <= most + SEND_BYTES_MORE { self.len } else { most }
     }
 
     /// Moves past `count` sent bytes.

@@ -58,12 +58,10 @@ impl Blocks {
     }
 }
 
-/// Receives into an empty block, at most `most` bytes.
-pub(super) fn receive(socket: &Socket, block: &mut BytesMut, most: usize) -> io::Result<usize> {
+/// Receives into an empty block.
+pub(super) fn receive(socket: &Socket, block: &mut BytesMut) -> io::Result<usize> {
     debug_assert!(block.is_empty());
-    let spare = block.spare_capacity_mut();
-    let most = most.min(spare.len());
-    let count = socket.recv(&mut spare[..most])?;
+    let count = socket.recv(block.spare_capacity_mut())?;
     // SAFETY: the call has written so many bytes at the start of what was spare, and that is all of it.
     unsafe { block.set_len(count) };
     Ok(count)
@@ -100,9 +98,9 @@ impl Room {
         self.bytes
     }
 
-    /// Receives, at most `most` bytes.
-    pub(super) fn receive(&mut self, socket: &Socket, most: usize) -> io::Result<usize> {
-        let most = self.most.min(most);
+    /// Receives.
+    pub(super) fn receive(&mut self, socket: &Socket) -> io::Result<usize> {
+        let most = self.most;
         let count = socket.recv(&mut self.bytes.spare_capacity_mut()[..most])?;
         // SAFETY: the call has written so many bytes.
         unsafe { self.received(count) };

@@ -42,8 +42,9 @@ pub struct EpollConfig {
     pub links_max: usize,
     /// Bytes of a receive buffer. A loop that recycles at once uses one for all its links.
     pub buffer_bytes: u32,
-    /// Bytes that one link receives in one turn at most: whoever always has more does not starve the others, and a loop that
-    /// wants no more is heard soon.
+    /// Bytes after which a link has received enough in one turn, whatever its last receive brought: whoever always has more does
+    /// not starve the others, and a loop that wants no more is heard soon. No receive is cut short for that: what lies whole in a
+    /// buffer is cheaper.
     pub turn_bytes: u32,
 }
 
@@ -271,10 +272,10 @@ impl Epoll {
     fn receive(&mut self, link: Link) -> Option<Completion> {
         let state = self.links.get(link).filter(|state| state.receive_wanted)?;
         if let Some(room) = self.rooms.get_mut(&link) {
-            let most = room.len().min(self.bytes_left);
-            return match room.receive(&state.socket, most) {
+            let most = room.len();
+            return match room.receive(&state.socket) {
                 Ok(count @ 1..) => {
-                    self.bytes_left = if count < most { 0 } else { self.bytes_left - count };
+                    self.bytes_left = if count < most { 0 } else { self.bytes_left.saturating_sub(count) };
                     self.rooms.remove(&link).map(|room| Completion::Filled { link, room, count })
                 }
                 Ok(0) => self.receive_ended(link, None),
@@ -288,11 +289,11 @@ impl Epoll {
             return None;
         };
         let buffer = self.buffers.buffer(id);
-        let most = buffer.capacity().min(self.bytes_left);
-        let error = match block::receive(&state.socket, buffer, most) {
+        let most = buffer.capacity();
+        let error = match block::receive(&state.socket, buffer) {
             Ok(len @ 1..) => {
                 // Less than there is room for was all there is.
-                self.bytes_left = if len < most { 0 } else { self.bytes_left - len };
+                self.bytes_left = if len < most { 0 } else { self.bytes_left.saturating_sub(len) };
                 return Some(Completion::Received {
                     link,
                     buffer: Buffer { bank: 0, pool: Pool::Bulk, id, len: len as u32 },
@@ -380,15 +381,18 @@ impl Epoll {
 
 /// Sends a part of a batch: all of it, as much as the loop is told of at once, or what the socket takes for now.
 fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<()> {
-    while !batch.is_empty() && batch.bytes_until_told() > 0 {
-        match send_once(socket, batch, batch.bytes_until_told()) {
+    loop {
+        let most = batch.at_once(batch.bytes_until_told());
+        if most == 0 {
+            return Ok(());
+        }
+        match send_once(socket, batch, most) {
             Ok(0) => return Err(ErrorKind::WriteZero.into()),
             Ok(count) => batch.advance(count),
             Err(error) if is_momentary(&error) => return Ok(()),
             Err(error) => return Err(error),
         }
     }
-    Ok(())
 }
 
 /// One system call: at most `room` bytes and [`SEND_PARTS_MAX`] parts.
@@ -512,6 +516,11 @@ impl Driver for Epoll {
 
     fn waker(&self) -> Waker {
         self.waker.clone()
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        // Everything was handed over as soon as it was asked for.
+        Ok(())
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {

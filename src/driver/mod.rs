@@ -196,6 +196,11 @@ pub trait Driver {
     fn recycle_rest(&mut self, buffer: Buffer, rest: BytesMut);
     /// What wakes this driver's [`Driver::wait`] from any thread.
     fn waker(&self) -> Waker;
+    /// Hands to the kernel what was started, in the middle of a turn: what is to be sent is still in the cache.
+    ///
+    /// # Errors
+    /// As [`Driver::wait`].
+    fn submit(&mut self) -> io::Result<()>;
     /// Hands everything to the kernel and waits for a completion, at most `timeout`. Answers the turn's time.
     ///
     /// # Errors

@@ -110,7 +110,7 @@ pub(super) enum Submission<'a> {
     ReceiveOne { slot: u32, pool: Pool, poll_first: bool },
     /// Receives once into memory of the loop's own.
     ReceiveInto { slot: u32, room: RoomTarget, poll_first: bool },
-    /// Sends what remains of a batch, at most `SEND_PARTS_MAX` parts and `SEND_BYTES_MAX` bytes.
+    /// Sends what remains of a batch, at most `SEND_PARTS_MAX` parts and `SEND_BYTES_MAX` bytes, or little more if that is all.
     Send { slot: u32, batch: &'a Batch },
     /// Ends our side of a stream.
     ShutdownWrite { slot: u32 },

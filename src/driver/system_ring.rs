@@ -170,7 +170,7 @@ impl SystemRing {
         let first = parts.next().unwrap_or_default();
         match parts.next() {
             None => {
-                let length = first.len().min(SEND_BYTES_MAX) as u32;
+                let length = first.len().min(batch.at_once(SEND_BYTES_MAX)) as u32;
                 opcode::Send::new(Fixed(slot), first.as_ptr(), length).flags(flags).build()
             }
             Some(_) => {
@@ -330,7 +330,7 @@ impl Scatter {
     }
 
     fn describe(&mut self, batch: &Batch) {
-        let (mut count, mut room) = (0, SEND_BYTES_MAX);
+        let (mut count, mut room) = (0, batch.at_once(SEND_BYTES_MAX));
         for (entry, part) in self.parts.iter_mut().zip(batch.remaining()) {
             let length = part.len().min(room);
             *entry = libc::iovec { iov_base: part.as_ptr().cast_mut().cast(), iov_len: length };

@@ -641,6 +641,10 @@ impl<K: Kernel> Driver for Uring<K> {
         self.waker.clone()
     }
 
+    fn submit(&mut self) -> io::Result<()> {
+        self.banks.iter_mut().try_for_each(|bank| bank.ring.submit_if_needed())
+    }
+
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
         debug_assert!(self.completions.is_empty() && self.refused_before == 0, "the last turn left completions behind");
         for bank in &mut self.banks {

@@ -352,17 +352,15 @@ impl Unfinished {
         None
     }
 
-    /// Lends out the memory in which the frame at hand is gathered, with room for what it lacks, if that is at least `least`
-    /// bytes. Answers how many more may be written.
+    /// Lends out the memory in which the frame at hand is gathered, with room for what it lacks: if that is at least `least`
+    /// bytes, or the end of so many, lest the next message be cut where it need not be. Answers how many may be written.
     pub(super) fn lend_room(&mut self, least: usize) -> Option<(Vec<u8>, usize)> {
-        let frame = self.frame.filter(|frame| !frame.opcode.is_control() && frame.remaining >= least as u64)?;
+        let frame = self.frame.filter(|frame| !frame.opcode.is_control())?;
         let Some(Assembly { payload: SoFar::Gathered { buffer, .. }, .. }) = &mut self.message else { return None };
-        let is_empty = buffer.capacity() == 0;
-        // Before the first byte there is no memory that it would be in proportion to.
-        (!is_empty).then(|| {
-            let bytes = buffer.lend(least, frame.fin.then_some(frame.remaining));
-            (bytes, usize::try_from(frame.remaining).unwrap_or(usize::MAX))
-        })
+        let lacking = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
+        // Before the first byte there is no memory that a room would be in proportion to.
+        let is_worth_while = buffer.capacity() > 0 && lacking.max(buffer.capacity()) >= least;
+        is_worth_while.then(|| (buffer.lend(least.min(lacking), frame.fin.then_some(frame.remaining)), lacking))
     }
 
     fn read_room(&mut self, bytes: Vec<u8>, count: usize) -> Result<Option<(MessageKind, Prepared)>, ProtocolError> {

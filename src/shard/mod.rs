@@ -43,7 +43,7 @@ use self::core::{Core, Supplies};
 use crate::base::clock::{Tick, Time};
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{POSTS_PER_TURN_MAX, STALL_MIN, STALLS_APART, WORK_MAX, WORK_PER_SEND};
+use crate::base::limits::{FLUSH_BYTES, POSTS_PER_TURN_MAX, STALL_MIN, STALLS_APART, WORK_MAX, WORK_PER_SEND};
 use crate::driver::{Batch, Completion, Driver, Link, Listener};
 use draining::Draining;
 use mailbox::Post;
@@ -70,6 +70,10 @@ pub struct Shard<D, H: Handler> {
     /// After how many posts the drain begins that it was told of.
     drain_begins_at: Option<u64>,
     fired: Vec<Key>,
+    /// Bytes received since what they caused was handed to the driver.
+    unflushed: usize,
+    /// So many of them are the most.
+    flush_bytes: usize,
     /// A full mailbox has refused posts: they are tried again soon.
     posts_left: bool,
 }
@@ -102,6 +106,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             draining: None,
             drain_begins_at: None,
             fired: Vec::new(),
+            unflushed: 0,
+            flush_bytes: FLUSH_BYTES,
             posts_left: false,
         }
     }
@@ -141,12 +147,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         self.read_on();
         while let Some(completion) = self.driver.next_completion() {
             self.on_completion(completion);
+            if self.unflushed >= self.flush_bytes {
+                self.flush();
+                self.driver.submit()?;
+            }
         }
         self.take_posts();
         self.fire_timers();
         self.say_farewells();
-        // Before the flush: with a driver that sends at once, whoever sees a message here may tell another shard of it.
-        self.core.deliver_posts();
         self.flush();
         self.posts_left = self.core.deliver_posts();
         self.core.show_gauges();
@@ -172,9 +180,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         [timeout, timer, retry, at_once, end].into_iter().flatten().min()
     }
 
-    /// Takes its secrets from a seed, so that a history can be had once more.
+    /// Takes its secrets from a seed, so that a history can be had once more; and how much it receives before it flushes.
     #[cfg(feature = "simulation")]
     pub fn seed(&mut self, seed: u64) {
+        self.flush_bytes = 1 << (seed % 20);
         self.core.secret = crate::base::secret::Secret::from_seed(seed);
     }
 
@@ -187,8 +196,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     fn on_completion(&mut self, completion: Completion) {
         match completion {
-            Completion::Received { link, buffer } => self.on_received(link, buffer),
-            Completion::Filled { link, room, count } => self.on_filled(link, room, count),
+            Completion::Received { link, buffer } => {
+                self.unflushed += buffer.len();
+                self.on_received(link, buffer);
+            }
+            Completion::Filled { link, room, count } => {
+                self.unflushed += count;
+                self.on_filled(link, room, count);
+            }
             Completion::Sent { link, batch, error } => self.on_sent(link, batch, error.as_ref()),
             Completion::SentPart { link, remaining } => self.on_sent_part(link, remaining),
             Completion::Accepted { link, peer } => self.on_accepted(link, peer),
@@ -283,8 +298,11 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     // Flushing
 
-    /// Ends what is to be ended, hands every session's queue to the driver, reads on or not, until nothing is left to do.
+    /// Delivers posts, ends what is to be ended, hands every session's queue to the driver, reads on or not, until nothing is left to do.
     fn flush(&mut self) {
+        self.unflushed = 0;
+        // Before anything leaves: with a driver that sends at once, whoever sees a message here may tell another shard of it.
+        self.core.deliver_posts();
         self.tell_of_drops();
         loop {
             if let Some((key, cause)) = self.core.doomed.pop() {

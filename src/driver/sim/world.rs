@@ -2,7 +2,7 @@
 
 use super::HostSizes;
 use super::conn::Pipe;
-use crate::base::limits::SEND_BYTES_MAX;
+use crate::base::limits::{SEND_BYTES_MAX, SEND_BYTES_MORE};
 use crate::driver::batch::Batch;
 use crate::driver::block::RoomTarget;
 use crate::driver::buf_ring::{Pool, Pools};
@@ -532,6 +532,6 @@ fn submitted(batch: &Batch) -> Vec<u8> {
         let room = batch.submission_len() - bytes.len();
         bytes.extend_from_slice(&part[..part.len().min(room)]);
     }
-    debug_assert!(bytes.len() <= SEND_BYTES_MAX);
+    debug_assert!(bytes.len() <= SEND_BYTES_MAX + SEND_BYTES_MORE);
     bytes
 }
