@@ -1,10 +1,11 @@
 //! What must hold for any bytes. Each property is a function that panics where it does not; cargo-fuzz looks for such bytes,
 //! and the ordinary tests run over those that it has kept (`fuzz/corpus`).
 
+use bytes::{Buf, BytesMut};
 use ringwave::Limits;
 use ringwave::protocol::close::decode_close;
 use ringwave::protocol::connection::Connection;
-use ringwave::protocol::decoder::Event;
+use ringwave::protocol::decoder::{Assembled, Event};
 use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::{Failure, ProtocolError};
 use ringwave::protocol::handshake::{ClientRequest, UpgradeRequest};
@@ -99,6 +100,60 @@ fn read<'a, R: Role>(
     (said, None)
 }
 
+/// The same with memory that messages are taken out of where they have at least so many bytes, and with what follows of one put
+/// straight into it.
+fn read_taken<'a, R: Role>(
+    mut connection: Connection<R>,
+    pieces: impl Iterator<Item = &'a [u8]>,
+    limits: &Limits,
+    least: usize,
+) -> (Vec<Said>, Option<Failure>) {
+    let (mut said, mut read) = (Vec::new(), 0);
+    let told = |assembled: &Assembled| {
+        assert!(assembled.frame().is_of(assembled.message()));
+        Said::Message(matches!(assembled.message(), Message::Text(_)), assembled.message().as_bytes().to_vec())
+    };
+    for mut piece in pieces {
+        read += piece.len();
+        while !piece.is_empty()
+            && let Some((mut bytes, most)) = connection.decoder.lend_room(least)
+        {
+            let (here, rest) = piece.split_at(piece.len().min(most).min(bytes.capacity() - bytes.len()));
+            bytes.extend_from_slice(here);
+            piece = rest;
+            match connection.decoder.read_room(bytes, here.len()) {
+                Ok(message) => said.extend(message.as_ref().map(told)),
+                Err(failure) => return (said, Some(failure)),
+            }
+        }
+        let mut block = BytesMut::from(piece);
+        loop {
+            let length = block.len();
+            let (mut events, _) = connection.receive(&mut block, limits);
+            events.stop_before_frames_of(least);
+            loop {
+                match events.next_event() {
+                    Ok(None) => break,
+                    Ok(Some(event)) => said.push(Said::of(&event)),
+                    Err(failure) => return (said, Some(failure)),
+                }
+            }
+            if !events.is_before_taken() {
+                break;
+            }
+            let unread = events.unread();
+            block.advance(length - unread);
+            match connection.decoder.take_message(&mut block) {
+                Ok(message) => said.push(told(&message)),
+                Err(failure) => return (said, Some(failure)),
+            }
+        }
+        let held = connection.decoder.held_bytes();
+        assert!(held <= 4 * (read + least) + HELD_BYTES_MAX, "{held} bytes are held of {read} that came");
+    }
+    (said, None)
+}
+
 /// However requests are cut, they are read in the same way.
 pub(crate) fn request_head(data: &[u8]) {
     let whole = read(Connection::<Server>::default(), data.get(1..).into_iter(), &limits());
@@ -117,6 +172,10 @@ pub(crate) fn frame_bytes(data: &[u8]) {
     let whole = read(Connection::<Server>::open(), std::iter::once(bytes), &limits());
     let cut = read(Connection::<Server>::open(), pieces(data), &limits());
     assert_eq!(whole, cut);
+    for least in [1, 100, 5_000] {
+        assert_eq!(read_taken(Connection::<Server>::open(), std::iter::once(bytes), &limits(), least), whole);
+        assert_eq!(read_taken(Connection::<Server>::open(), pieces(data), &limits(), least), whole);
+    }
     let (said, failure) = whole;
     let (independent, objects) = read_independently(bytes);
     match failure {

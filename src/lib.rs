@@ -56,8 +56,9 @@ pub use base::bucket::Rate;
 pub use base::limits::{Delivery, Limits};
 pub use protocol::close::{CloseCode, CloseFrame};
 pub use protocol::handshake::{UpgradeRequest, upgrade_required};
-pub use protocol::http1::{Request, Response};
+pub use protocol::http1::Request;
 pub use protocol::message::{Chunk, Message, MessageKind, Prepared};
+pub use protocol::response::Response;
 
 #[cfg(target_os = "linux")]
 pub use config::{Config, ConfigError, DriverChoice};

@@ -12,7 +12,7 @@ use std::io;
 use std::ptr::NonNull;
 
 /// Blocks that rest until nobody shares them, at most. Of one more the pool lets go: it belongs to whoever shares it.
-const RESTING_MAX: usize = 64;
+const RESTING_MAX: usize = 32;
 /// Of these, so many are looked at for one that is free. The oldest is, unless its reader is slow.
 const RESTING_LOOKED_AT: usize = 4;
 

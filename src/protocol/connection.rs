@@ -38,7 +38,7 @@
 use super::decoder::{Decoder, Events};
 use super::encoder::{Client, Encoder, Role, Server};
 use super::handshake::{ClientRequest, ExpectedResponse};
-use super::http1::HeaderInvalid;
+use super::response::HeaderInvalid;
 use crate::base::limits::Limits;
 
 /// Both halves of one connection: 24 bytes, no buffer while it is idle.

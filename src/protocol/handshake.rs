@@ -3,7 +3,8 @@
 //! An answer depends on the request and nothing else. Keys of a client come from its caller: no randomness here.
 
 use super::error::{HeadError, ResponseError};
-use super::http1::{Ambiguous, HeaderInvalid, Request, Response, ResponseHead, encode_header, is_token};
+use super::http1::{Ambiguous, Request, ResponseHead, is_token};
+use super::response::{HeaderInvalid, Response, encode_header};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
 use sha1::{Digest, Sha1};

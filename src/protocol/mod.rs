@@ -15,7 +15,8 @@
 //! | [`utf8`] | text, validated as it comes | §8.1, Unicode table 3-7 |
 //! | [`message`] | messages, and messages encoded once | §5.6 |
 //! | [`close`] | close codes and payloads | §5.5.1, §7.4 |
-//! | [`http1`] | request and response heads | RFC 9112, RFC 9110 |
+//! | [`http1`] | request and response heads, read | RFC 9112, RFC 9110 |
+//! | [`response`] | responses, written | RFC 9112, RFC 9110 |
 //! | [`handshake`] | the upgrade, both roles | §4 |
 //! | [`error`] | what the peer can do wrong, and the answer to it | §7.4.1 |
 
@@ -34,4 +35,5 @@ pub mod http1;
 pub mod mask;
 pub mod mask_simd;
 pub mod message;
+pub mod response;
 pub mod utf8;

@@ -19,7 +19,7 @@ use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
 use crate::driver::{Driver, Link};
 use crate::protocol::close::CloseCode;
-use crate::protocol::http1::Response;
+use crate::protocol::response::Response;
 use std::io;
 
 impl<D: Driver, H: Handler> Shard<D, H> {

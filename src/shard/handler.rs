@@ -4,8 +4,9 @@ use super::closing::Ended;
 use super::context::{Context, Session};
 use super::options::SessionOptions;
 use crate::protocol::handshake::UpgradeRequest;
-use crate::protocol::http1::{Request, Response};
+use crate::protocol::http1::Request;
 use crate::protocol::message::{Chunk, Message};
+use crate::protocol::response::Response;
 
 /// An application. Each shard has one of its own, made on the shard's thread, so it needs no lock and no `Send`.
 ///

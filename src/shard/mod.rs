@@ -298,7 +298,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
 
     // Flushing
 
-    /// Delivers posts, ends what is to be ended, hands every session's queue to the driver, reads on or not, until nothing is left to do.
+    /// Delivers posts, ends what is to be ended, hands every session's queue to the driver, reads on or not, until nothing is left
+    /// to do.
     fn flush(&mut self) {
         self.unflushed = 0;
         // Before anything leaves: with a driver that sends at once, whoever sees a message here may tell another shard of it.

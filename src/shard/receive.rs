@@ -18,8 +18,9 @@ use crate::protocol::decoder::{Decoder, Event, Events};
 use crate::protocol::encoder::Server;
 use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
-use crate::protocol::http1::{Request, Response};
+use crate::protocol::http1::Request;
 use crate::protocol::message::{Message, Prepared};
+use crate::protocol::response::Response;
 use bytes::{Buf, BytesMut};
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -58,13 +59,14 @@ impl<D: Driver, H: Handler> Shard<D, H> {
             core.keep_unread(link, driver.bytes(&buffer));
             driver.recycle(buffer);
         } else if let Some(mut block) = driver.take_bytes(&buffer) {
+            let count = block.len();
             let ending = read_some(core, handler, link, &mut Input::Block(&mut block));
             driver.recycle_rest(buffer, block);
-            self.on_read(link, ending);
+            self.on_read(link, count, ending);
         } else {
             let ending = read_some(core, handler, link, &mut Input::Lent(driver.bytes(&buffer)));
             driver.recycle(buffer);
-            self.on_read(link, ending);
+            self.on_ending(link, ending);
         }
         if heard.answers_ping {
             // The next ping may be due before the deadline of this one.
@@ -78,18 +80,19 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         debug_assert!(!heard.is_behind, "nothing else was received meanwhile");
         let mut input = Input::Room(room.into_bytes(), count);
         let ending = read_some(&mut self.core, &mut self.handler, link, &mut input);
-        self.on_read(link, ending);
+        self.on_read(link, count, ending);
         if heard.answers_ping {
             self.core.arm_timer(link);
         }
     }
 
-    /// All that has come was read, or the session has come to its end by it.
-    fn on_read(&mut self, link: Link, ending: Option<Ending>) {
+    /// All of so many bytes was read, or has ended the session. Where they were many, and more of the same message is to come,
+    /// that is received into it: so what is kept for bytes to come is in proportion to those that came.
+    fn on_read(&mut self, link: Link, count: usize, ending: Option<Ending>) {
         if ending.is_some() {
-            return self.on_ending(link, ending);
-        }
-        if let Some(least) = self.driver.takes_room(link)
+            self.on_ending(link, ending);
+        } else if let Some(least) = self.driver.takes_room(link)
+            && count >= least
             && let Some((bytes, most)) = self.core.lend_room(link, least)
         {
             self.driver.recv_into(link, Room::behind(bytes, most));

@@ -9,7 +9,7 @@ use ringwave::protocol::decoder::Event;
 use ringwave::protocol::encoder::Server;
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::UpgradeRequest;
-use ringwave::protocol::http1::Response;
+use ringwave::protocol::response::Response;
 
 /// What a parser makes of a request.
 #[derive(Debug, PartialEq)]

@@ -8,7 +8,8 @@ use ringwave::protocol::decoder::Event;
 use ringwave::protocol::encoder::Server;
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::{ClientRequest, UpgradeRequest};
-use ringwave::protocol::http1::{HeadScan, Request, Response, ResponseHead};
+use ringwave::protocol::http1::{HeadScan, Request, ResponseHead};
+use ringwave::protocol::response::Response;
 use std::hint::black_box;
 
 /// What a sound upgrade says; `more` are further lines, each with its end.

@@ -28,8 +28,8 @@ use ringwave::protocol::decoder::{Assembled, Event};
 use ringwave::protocol::encoder::{Client, Role, Server};
 use ringwave::protocol::error::Failure;
 use ringwave::protocol::handshake::UpgradeRequest;
-use ringwave::protocol::http1::Response;
 use ringwave::protocol::message::{Chunk, Message, MessageKind, Prepared};
+use ringwave::protocol::response::Response;
 use ringwave::{Delivery, Limits};
 use std::fmt;
 
