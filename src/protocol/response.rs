@@ -1,4 +1,4 @@
-//! HTTP/1.1 responses (RFC 9112), and the header lines that we write. [`encode_header`] is the only place where one is written.
+//! HTTP/1.1 responses (RFC 9112), and the header lines that we write. `encode_header` is the only place where one is written.
 
 use super::error::HeadError;
 use super::http1::is_token;
