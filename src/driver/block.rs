@@ -87,9 +87,12 @@ pub struct Room {
 
 impl Room {
     /// Room behind these bytes for at most `most` more, as far as there is capacity for them: 1 at least.
+    ///
+    /// # Panics
+    /// If that is none: to receive nothing is to hear that the stream has ended.
     pub const fn behind(bytes: Vec<u8>, most: usize) -> Self {
         let spare = bytes.capacity() - bytes.len();
-        debug_assert!(most > 0 && spare > 0, "to receive nothing is to hear that the stream has ended");
+        assert!(most > 0 && spare > 0, "a room has room");
         Self { bytes, most: if most < spare { most } else { spare } }
     }
 

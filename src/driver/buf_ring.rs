@@ -191,9 +191,8 @@ impl BufRing {
 
     /// Takes a buffer back whose block was taken.
     pub(super) fn recycle_rest(&mut self, id: u16, rest: BytesMut) {
-        if let Memory::Blocks { at, others } = &mut self.memory {
+        if let Memory::Blocks { others, .. } = &mut self.memory {
             others.put(rest);
-            at[usize::from(id)] = others.take();
         }
         self.recycle(id);
     }
@@ -203,12 +202,17 @@ impl BufRing {
         assert!(self.lent > 0 && id < self.count, "buffer {id} comes back though none is out");
         self.lent -= 1;
         self.returned += 1;
+        if let Memory::Blocks { at, others } = &mut self.memory {
+            let block = &mut at[usize::from(id)];
+            block.clear();
+            // It was taken.
+            if block.capacity() < self.bytes_each as usize {
+                *block = others.take();
+            }
+        }
         // Whoever reads it from now on shall notice.
         #[cfg(feature = "simulation")]
-        self.room(id).fill(0xdd);
-        if let Memory::Blocks { at, .. } = &mut self.memory {
-            at[usize::from(id)].clear();
-        }
+        self.wipe(id);
         self.push(id);
         if planted(Fault::BufferReturnedTwice) {
             self.push(id);
@@ -269,6 +273,13 @@ impl BufRing {
         let id = unsafe { entry.as_ref() }.bid();
         self.head = self.head.wrapping_add(1);
         Some(id)
+    }
+
+    fn wipe(&mut self, id: u16) {
+        self.room(id).fill(0xdd);
+        if let Memory::Blocks { at, .. } = &mut self.memory {
+            at[usize::from(id)].clear();
+        }
     }
 
     /// Bytes of each buffer.

@@ -448,7 +448,7 @@ impl Driver for Epoll {
     }
 
     fn recv_into(&mut self, link: Link, room: Room) {
-        debug_assert!(self.takes_room(link).is_some());
+        assert!(self.takes_room(link).is_some(), "{link:?} takes no room now");
         self.rooms.insert(link, room);
     }
 

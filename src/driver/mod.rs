@@ -172,6 +172,9 @@ pub trait Driver {
     fn takes_room(&mut self, link: Link) -> Option<usize>;
     /// Receives what comes next into this, once, and not into buffers of its own. [`Completion::Filled`] gives it back. With the
     /// end of the stream, and with that of the link, it is gone.
+    ///
+    /// # Panics
+    /// If the link takes none now.
     fn recv_into(&mut self, link: Link, room: Room);
     /// Stops receiving. What the kernel had taken already still arrives.
     fn recv_stop(&mut self, link: Link);

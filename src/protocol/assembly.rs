@@ -152,6 +152,15 @@ impl Assembly {
     }
 }
 
+/// The whole message. Text was validated as it came; where its memory was lent out since, that is no proof any more.
+fn finish(kind: MessageKind, buffer: &mut FrameBuffer) -> Result<Prepared, ProtocolError> {
+    let is_proven = kind == MessageKind::Binary || buffer.is_untouched();
+    if !is_proven && utf8::validate_whole(buffer.payload()).is_none() {
+        return Err(ProtocolError::TextNotUtf8);
+    }
+    Ok(std::mem::take(buffer).into_prepared(kind))
+}
+
 /// RFC 6455 §8.1: fails as soon as the text cannot become UTF-8 any more.
 fn validate(utf8: &mut Utf8Validator, bytes: &[u8], last: bool) -> Result<(), ProtocolError> {
     match utf8.push(bytes) {
@@ -377,7 +386,7 @@ impl Unfinished {
             validate(&mut message.utf8, payload, last)?;
         }
         let kind = message.kind;
-        let whole = last.then(|| (kind, std::mem::take(buffer).into_prepared(kind)));
+        let whole = if last { Some((kind, finish(kind, buffer)?)) } else { None };
         if last {
             self.message = None;
         } else if frame.remaining > 0 {
@@ -395,7 +404,7 @@ impl Unfinished {
         let step = match &mut message.payload {
             SoFar::Gathered { buffer, .. } => {
                 buffer.push(&input.bytes[payload], frame.fin.then_some(frame.remaining));
-                last.then(|| Step::Message(kind, Payload::Gathered(std::mem::take(buffer).into_prepared(kind))))
+                if last { Some(Step::Message(kind, Payload::Gathered(finish(kind, buffer)?))) } else { None }
             }
             // An empty fragment says nothing, unless it is the end.
             SoFar::HandedOut { .. } if payload.is_empty() && !last => None,

@@ -27,6 +27,8 @@ pub(super) struct FrameBuffer {
     bytes: Vec<u8>,
     /// Bytes of memory that are lent out, with all that they hold.
     lent: usize,
+    /// They were, so that others have had what stood there.
+    was_lent: bool,
 }
 
 impl FrameBuffer {
@@ -83,6 +85,7 @@ impl FrameBuffer {
             self.grow(least, rest.map(|rest| rest - least as u64));
         }
         self.lent = self.bytes.capacity();
+        self.was_lent = true;
         std::mem::take(&mut self.bytes)
     }
 
@@ -93,6 +96,16 @@ impl FrameBuffer {
         self.bytes = bytes;
         let start = self.bytes.len() - count;
         &mut self.bytes[start..]
+    }
+
+    /// Whether its bytes are those that were put here, and nobody else has had them since.
+    pub(super) const fn is_untouched(&self) -> bool {
+        !self.was_lent
+    }
+
+    /// What has come of the payload.
+    pub(super) fn payload(&self) -> &[u8] {
+        self.bytes.get(HEADER_ROOM..).unwrap_or_default()
     }
 
     /// The message, complete, as a frame to be sent on: the header is written in front of the payload where it lies.

@@ -12,6 +12,7 @@ use std::time::Instant;
 every_driver! {
     bytes_that_are_taken_stay_as_they_are,
     short_reads_are_not_taken,
+    a_buffer_whose_bytes_are_kept_serves_again,
     a_room_is_received_into_behind_what_is_there,
     a_room_outlasts_a_pause,
     the_end_of_the_stream_is_told_beside_a_room,
@@ -63,6 +64,25 @@ fn bytes_that_are_taken_stay_as_they_are<D: Driver>(mut driver: D) {
     });
     assert!(taken > 10, "{taken} buffers were taken");
     assert!(kept.concat() == payload, "what was kept has changed");
+    writer.join().expect("it has written");
+}
+
+fn a_buffer_whose_bytes_are_kept_serves_again<D: Driver>(mut driver: D) {
+    let (link, peer) = accepted_link(&mut driver);
+    let payload = pattern(LONG);
+    let writer = write_from_thread(peer, payload.clone());
+    let (mut kept, mut received) = (Vec::new(), 0);
+    driver.recv_start(link);
+    turn_until(&mut driver, |driver, completion| {
+        let Completion::Received { buffer, .. } = completion else { panic!("{completion:?}") };
+        received += buffer.len();
+        let taken = driver.take_bytes(&buffer).map(|bytes| bytes.to_vec());
+        kept.extend(taken.unwrap_or_else(|| driver.bytes(&buffer).to_vec()));
+        // Nothing is given back of what was taken.
+        driver.recycle(buffer);
+        received == payload.len()
+    });
+    assert!(kept == payload, "what came is not what was sent");
     writer.join().expect("it has written");
 }
 

@@ -231,6 +231,33 @@ fn a_client_that_waits_for_100_continue_is_told_of_once_and_only_before_its_body
 }
 
 /// A client is in the midst of something from the first byte of the answer to its end.
+/// Whoever has the memory in which a text is gathered may write into it what is no text.
+#[test]
+fn what_was_lent_out_is_text_when_it_comes_back_or_fails() {
+    for ends_by_room in [true, false] {
+        let mut connection = Connection::<Server>::open();
+        let mut wire = bytes_of(&[frame(0x81, &[b'a'; 100])], true);
+        let (mut first, rest) = (wire[..50].to_vec(), wire.split_off(50));
+        let limits = Limits::default();
+        let (mut events, _) = connection.receive(&mut first, &limits);
+        assert!(matches!(events.next_event(), Ok(None)));
+        let (mut bytes, _) = connection.decoder.lend_room(1).expect("some of it has come");
+        let last = bytes.len() - 1;
+        bytes[last] = 0xff;
+        let (here, mut left) = if ends_by_room { (&rest[..], Vec::new()) } else { (&rest[..7], rest[7..].to_vec()) };
+        bytes.extend_from_slice(here);
+        let read = connection.decoder.read_room(bytes, here.len());
+        if ends_by_room {
+            assert!(read.is_err(), "{read:?}");
+        } else {
+            assert!(matches!(read, Ok(None)), "{read:?}");
+            let (mut events, _) = connection.receive(&mut left, &limits);
+            assert!(events.next_event().is_err());
+        }
+        assert!(!connection.decoder.is_open());
+    }
+}
+
 #[test]
 fn half_an_answer_is_unfinished() {
     let limits = Limits::default();
