@@ -60,6 +60,15 @@ impl BareEcho {
                     Completion::Received { link, buffer } => {
                         let side = &mut self.sides[link.index()];
                         let batch = side.waiting.get_or_insert_with(|| self.batches.take());
+                        self.dirty.push(link);
+                        // What is long is sent on where it lies, as the server does it.
+                        if self.mode == Mode::Echo
+                            && let Some(mut block) = self.driver.take_bytes(&buffer)
+                        {
+                            batch.push_shared(&block.split().freeze());
+                            self.driver.recycle_rest(buffer, block);
+                            continue;
+                        }
                         let bytes = self.driver.bytes(&buffer);
                         match self.mode {
                             Mode::Echo => batch.append(|out| out.extend_from_slice(bytes)),
@@ -70,7 +79,6 @@ impl BareEcho {
                             Mode::Handshakes => {}
                         }
                         self.driver.recycle(buffer);
-                        self.dirty.push(link);
                     }
                     Completion::Sent { link, batch, .. } => {
                         self.batches.put(batch);

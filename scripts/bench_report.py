@@ -1,6 +1,7 @@
 """What is on record of a bench, as docs/benchmarks.md and plots: ratios to uWebSockets and to the limit, with spread.
 
-A ratio is always one of two runs of the same round, so that what the machine did meanwhile met both.
+A ratio is always one of two runs of the same round, so that what the machine did meanwhile met both. Of an open loop, rounds in
+which one of the two was disturbed are left out: its latencies are the client's.
 """
 
 import json
@@ -12,6 +13,8 @@ import venv
 from side_by_side import ROOT
 
 YARDSTICK = "uwebsockets"
+# The same once more.
+YARDSTICK_AGAIN = "uwebsockets-again"
 LIMIT = "bare"
 OURS = "ringwave"
 # What a load is measured by: its name in the record, what to call it, and whether less is better.
@@ -43,11 +46,15 @@ PLOTTED = {
 }
 # Where the plots' library lives: nothing else needs it.
 PLOTTING = ROOT / "target/plotting"
+# Written when all is installed there.
+PLOTTING_READY = PLOTTING / "ready"
 
 
 def read(record):
     """What is known of the machine, and the runs by load and server, in the order of their rounds."""
     about = json.loads((record / "about.json").read_text())
+    # Older records know only of their first go.
+    about.setdefault("goes", [{key: about.get(key) for key in ("command", "rounds", "seconds")}])
     runs = {}
     for line in (record / "runs.jsonl").read_text().splitlines():
         run = json.loads(line)
@@ -63,11 +70,27 @@ def values(runs, measure):
     return [run[measure] for run in runs if run.get(measure)]
 
 
+def counted(run, measure):
+    """What a run has to say of a measure, if that is the server's."""
+    is_the_clients = measure == MEASURES["latency"][0] and run.get("disturbed")
+    return None if is_the_clients else run.get(measure)
+
+
 def ratios(runs, others, measure):
-    """Round by round; rounds in which one of the two has nothing are left out."""
-    by_round = {run["round"]: run.get(measure) for run in others}
-    pairs = [(run.get(measure), by_round.get(run["round"])) for run in runs]
+    """Round by round; rounds in which one of the two has nothing to say are left out."""
+    by_round = {run["round"]: counted(run, measure) for run in others}
+    pairs = [(counted(run, measure), by_round.get(run["round"])) for run in runs]
     return [one / other for one, other in pairs if one and other]
+
+
+def marks_of(runs):
+    """What is to be known of some runs before their figures are believed."""
+    marks = []
+    if disturbed := sum(run.get("disturbed", False) for run in runs):
+        marks.append(f"{disturbed} of {len(runs)} disturbed")
+    if failed := sum("error" in run for run in runs):
+        marks.append(f"{failed} failed")
+    return ", ".join(marks)
 
 
 def spread(numbers, digits=2):
@@ -80,6 +103,24 @@ def amount(number):
     return f"{number:,.0f}".replace(",", " ") if number >= 100 else f"{number:.2f}"
 
 
+def middle(runs, key, shown="{:.2f}".format):
+    known = values(runs, key)
+    return shown(statistics.median(known)) if known else "–"
+
+
+def idle_table(by_server):
+    lines = ["| server | fresh | after each has answered once | ÷ uWebSockets | |", "|---|--:|--:|---|---|"]
+    measure = MEASURES["idle"][0]
+    measured = [name for name in by_server if values(by_server[name], measure)]
+    for name in sorted(measured, key=lambda name: statistics.median(values(by_server[name], measure))):
+        runs = by_server[name]
+        title = f"**{name}**" if name.startswith(OURS) else name
+        beside = spread(ratios(runs, by_server.get(YARDSTICK, []), measure))
+        cells = [title, middle(runs, "fresh_bytes", amount), middle(runs, measure, amount), beside, marks_of(runs)]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
 def table(load, by_server):
     measure, _, less = MEASURES[kind_of(load)]
     known = {name: values(runs, measure) for name, runs in by_server.items()}
@@ -90,19 +131,12 @@ def table(load, by_server):
     ]
     for name in sorted(measured, key=lambda name: statistics.median(known[name]), reverse=not less):
         runs = by_server[name]
-        keys = ("per_s", "p50_ms", "p99_ms", "server_core", "client_core")
-        per_s, p50, p99, server, client = (statistics.median(values(runs, key) or [0]) for key in keys)
+        per_s = middle(runs, "per_s", amount)
+        latency = f"{middle(runs, 'p50_ms')}, {middle(runs, 'p99_ms')}"
+        cores = f"{middle(runs, 'server_core')}, {middle(runs, 'client_core')}"
         beside = (spread(ratios(runs, by_server.get(other, []), measure)) for other in (YARDSTICK, LIMIT))
-        marks = []
-        if disturbed := sum(run.get("disturbed", False) for run in runs):
-            marks.append(f"{disturbed} of {len(runs)} disturbed")
-        if failed := sum("error" in run for run in runs):
-            marks.append(f"{failed} failed")
         title = f"**{name}**" if name.startswith(OURS) else name
-        cells = [
-            title, amount(statistics.median(known[name])), *beside, amount(per_s), f"{p50:.2f}, {p99:.2f}",
-            f"{server:.2f}, {client:.2f}", ", ".join(marks),
-        ]
+        cells = [title, amount(statistics.median(known[name])), *beside, per_s, latency, cores, marks_of(runs)]
         lines.append(f"| {' | '.join(cells)} |")
     for name in by_server:
         if not known[name]:
@@ -124,20 +158,26 @@ def is_crowd(by_server):
 
 def summary(runs):
     """A line for each load: ours, the best peer, the limit."""
-    lines = ["| load | ours ÷ uWebSockets | ours ÷ the best other peer | ours ÷ the limit |", "|---|---|---|---|"]
+    lines = [
+        "| load | ours ÷ uWebSockets | uWebSockets ÷ itself | ours ÷ the best other peer | ours ÷ the limit | |",
+        "|---|---|---|---|---|---|",
+    ]
     for load, by_server in runs.items():
         if is_crowd(by_server):
             continue
         measure, _, less = MEASURES[kind_of(load)]
         ours = by_server.get(OURS, [])
-        others = [name for name in by_server if not name.startswith(OURS) and name not in (LIMIT, YARDSTICK)]
+        none_of_them = (LIMIT, YARDSTICK, YARDSTICK_AGAIN)
+        others = [name for name in by_server if not name.startswith(OURS) and name not in none_of_them]
         medians = {name: statistics.median(them) for name in others if (them := values(by_server[name], measure))}
         best = (min if less else max)(medians, key=medians.get, default=None)
         to_yardstick, to_best, to_limit = (
             spread(ratios(ours, by_server.get(other, []), measure)) for other in (YARDSTICK, best, LIMIT)
         )
+        noise = spread(ratios(by_server.get(YARDSTICK_AGAIN, []), by_server.get(YARDSTICK, []), measure))
         title = f"`{load}`" + (" (less is better)" if less else "")
-        lines.append(f"| {title} | {to_yardstick} | {to_best} {best or ''} | {to_limit} |")
+        cells = [title, to_yardstick, noise, f"{to_best} {best or ''}", to_limit, marks_of(ours)]
+        lines.append(f"| {' | '.join(cells)} |")
     return lines
 
 
@@ -151,19 +191,33 @@ def losses(runs):
         behind = {}
         for name, them in by_server.items():
             found = ratios(by_server.get(OURS, []), them, measure)
-            if name.startswith(OURS) or name == LIMIT or not found:
+            if name.startswith(OURS) or name in (LIMIT, YARDSTICK_AGAIN) or not found:
                 continue
-            middle = statistics.median(found)
-            if (middle > 1) if less else (middle < 1):
-                behind[name] = middle
+            ratio = statistics.median(found)
+            if (ratio > 1) if less else (ratio < 1):
+                behind[name] = ratio
         if behind:
             named = ", ".join(f"{ratio:.2f} of {name}" for name, ratio in sorted(behind.items(), key=lambda item: item[1]))
             lines.append(f"- `{load}`: {named}")
     return lines or ["Nowhere in this record."]
 
 
+def prepare():
+    """Fetches what draws the plots. Without it there is a report without plots."""
+    if PLOTTING_READY.exists():
+        return
+    try:
+        venv.create(PLOTTING, with_pip=True, clear=True)
+        subprocess.run([PLOTTING / "bin/python", "-m", "pip", "install", "--quiet", "matplotlib==3.10.*"], check=True)
+        PLOTTING_READY.touch()
+    except (OSError, subprocess.CalledProcessError) as problem:
+        print(f"bench: no plots: {problem}", file=sys.stderr)
+
+
 def plot(kind, title, runs, file):
     """Horizontal bars, a group for each load. Drawn by matplotlib in an environment of its own."""
+    if not PLOTTING_READY.exists():
+        return False
     shown = {load: them for load, them in runs.items() if kind_of(load) == kind and YARDSTICK in them}
     if not shown:
         return False
@@ -174,11 +228,7 @@ def plot(kind, title, runs, file):
             if found := ratios(them, by_server[YARDSTICK], measure):
                 series.setdefault(name, {})[load] = [statistics.median(found), min(found), max(found)]
     drawing = {"title": title, "loads": list(shown), "series": series, "file": str(file)}
-    python = PLOTTING / "bin/python"
-    if not python.exists():
-        venv.create(PLOTTING, with_pip=True)
-        subprocess.run([python, "-m", "pip", "install", "--quiet", "matplotlib==3.10.*"], check=True)
-    subprocess.run([python, ROOT / "scripts/bench_plot.py"], input=json.dumps(drawing), text=True, check=True)
+    subprocess.run([PLOTTING / "bin/python", ROOT / "scripts/bench_plot.py"], input=json.dumps(drawing), text=True, check=True)
     return True
 
 
@@ -186,17 +236,21 @@ def write(record, into):
     into.mkdir(parents=True, exist_ok=True)
     about, runs = read(record)
     shown = record.resolve().relative_to(ROOT) if record.resolve().is_relative_to(ROOT) else record.name
+    goes = [f"- `{go['command']}` ({go['rounds']} rounds of {go['seconds']:g} s)" for go in about["goes"]]
     lines = [
         "# Side by side",
         "",
         f"Measured on {about['date']} at commit {about['commit']}: {about['cpu']}, {about['cores']} cores, Linux "
-        f"{about['kernel']}, congestion control {about['congestion_control']}; {about['rounds']} rounds of "
-        f"{about['seconds']:g} s, alternated, server on one core and load on the other, over the loopback. "
-        f"`{about['command']}`; every run stands in `{shown}/runs.jsonl`, and [benches/peers](../benches/peers/README.md) "
-        "says what the others are and how they are set up.",
+        f"{about['kernel']}, congestion control {about['congestion_control']}; all servers in turns, server on one core and load "
+        "on the other, over the loopback:",
         "",
-        "Ratios are those of neighbouring runs: the median, and in brackets the least and the most of the rounds. Rounds of "
-        "one and the same server differ by a quarter, so a ratio between 0.8 and 1.25 from few rounds says little. `bare` "
+        *goes,
+        "",
+        f"Every run stands in `{shown}/runs.jsonl`, and [benches/peers](../benches/peers/README.md) says what the others are "
+        "and how they are set up.",
+        "",
+        "Ratios are those of runs of the same round: the median, and in brackets the least and the most of the rounds. "
+        "Where uWebSockets differs from itself, a ratio no further from 1 says nothing. `bare` "
         "is a TCP echo on our own driver, without WebSocket, and with `handshakes` a server that answers them and does nothing "
         "else: the limit. Absolute figures mean nothing elsewhere.",
         "",
@@ -219,7 +273,8 @@ def write(record, into):
         if is_crowd(by_server):
             lines += [f"## {load}", "", *crowd_table(by_server), ""]
             continue
-        lines += [f"## {load}", "", f"Median: {MEASURES[kind_of(load)][1]}.", "", *table(load, by_server), ""]
+        shown = idle_table(by_server) if kind_of(load) == "idle" else table(load, by_server)
+        lines += [f"## {load}", "", f"Median: {MEASURES[kind_of(load)][1]}.", "", *shown, ""]
     (into / "benchmarks.md").write_text("\n".join(lines))
     print("\n".join(summary(runs)))
     print(f"bench: {into / 'benchmarks.md'}", file=sys.stderr)

@@ -6,11 +6,13 @@ What is installed and built stays in ignored folders below benches/peers.
 """
 
 import argparse
+import contextlib
 import json
 import os
 import pathlib
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tomllib
@@ -38,18 +40,28 @@ class Failed(Exception):
 
 def run(command, problem=Failed, cwd=FOLDER, environment=None):
     """Runs a command and answers what it printed. If it fails, its last words are the problem."""
+    # The peers' settings are their own: what somebody has set for other programs would take their place.
+    inherited = {name: value for name, value in os.environ.items() if not name.endswith("RUSTFLAGS")}
     try:
-        done = subprocess.run(
-            [str(word) for word in command], cwd=cwd, env={**os.environ, **(environment or {})},
+        running = subprocess.Popen(
+            [str(word) for word in command], cwd=cwd, env={**inherited, **(environment or {})}, start_new_session=True,
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )
     except FileNotFoundError:
         raise Missing(f"the program {command[0]} is not there") from None
-    if done.returncode:
-        words = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+    with running:
+        try:
+            said, complained = running.communicate()
+        except BaseException:
+            # With those that it has started: a compiler, a package manager in the middle of its work.
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(running.pid, signal.SIGTERM)
+            raise
+    if running.returncode:
+        words = (complained.strip() or said.strip()).splitlines()[-5:]
         named = " ".join(str(word) for word in command[:3])
-        raise problem(f"{named} … ended with {done.returncode}: {' | '.join(words)}")
-    return done.stdout
+        raise problem(f"{named} … ended with {running.returncode}: {' | '.join(words)}")
+    return said
 
 
 def is_newer(made, *sources):

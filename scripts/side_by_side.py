@@ -4,12 +4,17 @@ What it starts it ends, by process and also when it is interrupted.
 """
 
 import contextlib
+import ctypes
+import fcntl
 import json
 import os
 import pathlib
 import re
+import resource
 import signal
+import socket
 import statistics
+import struct
 import subprocess
 import sys
 import tempfile
@@ -39,8 +44,36 @@ def end_in_order():
         signal.signal(number, leave)
 
 
+CONGESTION_CONTROL = pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control")
+# clone(2), netdevice(7).
+CLONE_NEWNET, SIOCSIFFLAGS, IFF_UP = 0x40000000, 0x8914, 0x1
+
+
 def congestion_control():
-    return pathlib.Path("/proc/sys/net/ipv4/tcp_congestion_control").read_text().strip()
+    return CONGESTION_CONTROL.read_text().strip()
+
+
+def isolate(congestion):
+    """Moves us, and what we start from now on, into a network of our own, in which the congestion control is set: the system's
+    is not touched. Answers whether we were allowed to; else it must be the system's already. Nothing else is reached from there."""
+    if ctypes.CDLL(None, use_errno=True).unshare(CLONE_NEWNET):
+        if congestion != congestion_control():
+            sys.exit(f"only root can set the congestion control to {congestion}: here it is {congestion_control()}")
+        return False
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
+        fcntl.ioctl(any_socket, SIOCSIFFLAGS, struct.pack("16sh14x", b"lo", IFF_UP))
+    try:
+        CONGESTION_CONTROL.write_text(congestion)
+    except OSError as refused:
+        sys.exit(f"the kernel has no congestion control {congestion}: {refused}")
+    return True
+
+
+def raise_descriptors():
+    """Lets us, and what we start from now on, have as many descriptors as we may. Answers how many."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    return most
 
 
 def build(*benches):
