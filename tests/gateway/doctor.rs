@@ -121,7 +121,7 @@ fn few_descriptors_are_the_limit_on_epoll_and_not_on_io_uring() {
     assert_eq!(done.status.code(), Some(1), "{said}");
     assert!(said.starts_with("This host holds 236 idle connections now, on epoll with 1 shard.\n"), "{said}");
     assert!(said.contains("The limit is RLIMIT_NOFILE.\nTo hold 10 000:\n"), "{said}");
-    assert!(said.contains("--nofile=10240:10240") || said.contains("ulimit -n 10240"), "{said}");
+    assert!(said.contains("--nofile=10240:10240") || said.contains("ulimit -Sn 10240"), "{said}");
 
     let done = with_descriptors(256, &[&flags[..], &["--json"]].concat());
     let report = json(&done);

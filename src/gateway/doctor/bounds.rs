@@ -220,8 +220,9 @@ fn more_descriptors(facts: &Facts, plan: &Plan, connections: u64) -> Remedy {
     let Ok(now) = facts.descriptors else { return (None, String::new()) };
     let wanted = plan.descriptors_for(connections, now);
     if wanted <= now.hard {
-        let note = format!("in the shell that starts the server; in a systemd unit LimitNOFILE={wanted}");
-        return (Some(format!("ulimit -n {wanted}")), note);
+        // The soft limit alone: without -S a shell lowers the hard one as well, for good.
+        let note = format!("in the shell that starts the server; in a systemd unit LimitNOFILE={wanted}:{}", now.hard);
+        return (Some(format!("ulimit -Sn {wanted}")), note);
     }
     // No process may have a higher limit than fs.nr_open.
     let first = match facts.nr_open {

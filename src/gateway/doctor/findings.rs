@@ -138,7 +138,11 @@ pub(super) fn allow_uring(facts: &Facts) -> Option<Step> {
             (Some("sysctl -w kernel.io_uring_disabled=0".to_owned()), format!("as root, {POLICY}"))
         }
         (Some(ErrorKind::PermissionDenied), Some(1)) => {
-            let command = "sysctl -w kernel.io_uring_group=$(id -g USER)".to_owned();
+            // There is one such group: another one in its place would take io_uring away from those who have it.
+            let command = match facts.uring_group {
+                Ok(group @ 0..) => format!("usermod -aG $(getent group {group} | cut -d: -f1) USER"),
+                _ => "sysctl -w kernel.io_uring_group=$(id -g USER)".to_owned(),
+            };
             (Some(command), format!("as root, with the server's USER, {POLICY}"))
         }
         _ if is_old => (None, "boot Linux 6.1 or later".to_owned()),

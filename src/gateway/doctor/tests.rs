@@ -185,7 +185,9 @@ fn why_io_uring_is_refused_decides_what_to_do() {
     let grouped =
         denied().file("proc/sys/kernel/io_uring_disabled", "1\n").file("proc/sys/kernel/io_uring_group", "99\n");
     assert!(finding(&grouped.judged(), "kernel.io_uring_disabled").why.contains("(99)"));
-    assert_eq!(step(grouped).command.as_deref(), Some("sysctl -w kernel.io_uring_group=$(id -g USER)"));
+    assert_eq!(step(grouped).command.as_deref(), Some("usermod -aG $(getent group 99 | cut -d: -f1) USER"));
+    let nobody = denied().file("proc/sys/kernel/io_uring_disabled", "1\n");
+    assert_eq!(step(nobody).command.as_deref(), Some("sysctl -w kernel.io_uring_group=$(id -g USER)"));
     let filtered = step(denied().file("proc/self/status", "Seccomp:\t2\n"));
     assert!(filtered.command.is_none() && filtered.note.contains("seccomp"), "{}", filtered.note);
     let none = step(Host::new().refused(Some(ErrorKind::Unsupported), "io_uring_setup: ENOSYS"));
@@ -208,12 +210,12 @@ fn on_epoll_descriptors_are_the_limit() {
     let report = host.asked(&question);
     // 16 of the process and 4 of each of 4 shards.
     assert_eq!((report.ok, report.connections, &*report.limit), (false, 992, "RLIMIT_NOFILE"));
-    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -n 10240");
+    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -Sn 10240");
     // What it asks for is enough, and no more is said of it.
     assert!(host.descriptors(10_240, 524_288).asked(&question).ok);
     // Where the hard limit does, it is enough.
     let short = Host::new().descriptors(64, 4096).judged_for(100_000);
-    assert_eq!(command(short.target.as_ref().expect("asked for")), "ulimit -n 4096");
+    assert_eq!(command(short.target.as_ref().expect("asked for")), "ulimit -Sn 4096");
     // Beyond the hard limit it takes root, and beyond fs.nr_open that comes first.
     let host = Host::new().descriptors(1024, 4096);
     assert_eq!(command(&host.asked(&question).classes[0]), "prlimit --pid $$ --nofile=10240:10240");
@@ -230,13 +232,13 @@ fn on_io_uring_the_same_descriptors_are_not() {
     assert_eq!((report.ok, report.connections), (true, (4 + 992 / 2) * 1024));
     let limit = finding(&report, "RLIMIT_NOFILE");
     assert_eq!((limit.level, limit.allows), (Level::Advice, Some(512_000)));
-    assert_eq!(limit.step.as_ref().and_then(|step| step.command.as_deref()), Some("ulimit -n 16384"));
+    assert_eq!(limit.step.as_ref().and_then(|step| step.command.as_deref()), Some("ulimit -Sn 16384"));
     // With one shard's tables for all of them there is nothing to say.
     assert_eq!(finding(&host.judged_for(4096), "RLIMIT_NOFILE").level, Level::Ok);
     // It is the limit in the end, and the same command helps.
     let report = host.judged_for(1_000_000);
     assert_eq!((report.ok, &*report.limit), (false, "RLIMIT_NOFILE"));
-    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -n 16384");
+    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -Sn 16384");
     assert!(host.descriptors(16_384, 524_288).judged_for(1_000_000).ok);
 }
 
@@ -295,7 +297,7 @@ fn what_longer_tables_save_is_not_missing() {
     // With tables of 64 the rings take more memory than the connections; with longer ones there is enough.
     let host = Host::new().descriptors(64, 524_288).available(8 * GIB);
     let report = host.judged_for(1_000_000);
-    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -n 16384");
+    assert_eq!(command(report.target.as_ref().expect("asked for")), "ulimit -Sn 16384");
     let memory = finding(&report, "memory");
     assert_eq!(memory.level, Level::Note);
     assert!(memory.allows.is_some_and(|allows| allows < 1_000_000), "{memory:?}");
