@@ -35,13 +35,15 @@ enum Interface {
 }
 
 impl Interface {
-    fn choose(choice: DriverChoice) -> io::Result<Self> {
-        match choice {
+    fn choose(config: &Config) -> io::Result<Self> {
+        // A limit that is not kept is none: where peers are counted by address, the driver has to tell it.
+        let probe = || probe_uring(config.settings.sessions_per_address_max.is_some());
+        match config.driver {
             DriverChoice::Epoll => Ok(Self::Epoll(None)),
             DriverChoice::Auto => {
-                Ok(probe_uring().map_or_else(|error| Self::Epoll(Some(error.to_string())), |()| Self::Uring))
+                Ok(probe().map_or_else(|error| Self::Epoll(Some(error.to_string())), |()| Self::Uring))
             }
-            DriverChoice::Uring => probe_uring().map(|()| Self::Uring).map_err(|error| {
+            DriverChoice::Uring => probe().map(|()| Self::Uring).map_err(|error| {
                 let text = format!(
                     "io_uring is not to be had here ({error}); it takes Linux 6.1 and no sandbox that refuses it"
                 );
@@ -71,7 +73,7 @@ impl Server {
         F: Fn(usize) -> H + Send + Sync + 'static,
     {
         config.check().map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
-        let interface = Interface::choose(config.driver)?;
+        let interface = Interface::choose(&config)?;
         let cores = cores();
         let count = if config.shards == 0 { cores.len().max(1) } else { config.shards };
         let listeners = listen_on(config.listen, count, config.settings.user_timeout)?;

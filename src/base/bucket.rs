@@ -43,6 +43,12 @@ impl Bucket {
         self.full_at.since(now).saturating_sub(capacity)
     }
 
+    /// Gives `count` back that were taken and not used.
+    pub fn give_back(&mut self, rate: Rate, count: u64) {
+        let earlier = self.full_at.as_nanos().saturating_sub(rate.time_of(count));
+        self.full_at = Time::from_nanos(earlier);
+    }
+
     /// Takes one, if there is one. If not, answers how long it takes until there is.
     pub fn try_take(&mut self, rate: Rate, now: Time) -> Result<(), Duration> {
         let mut after = *self;
@@ -86,6 +92,19 @@ mod tests {
         assert_eq!(bucket.take(rate, 2_100, at(0)), Duration::from_secs(2));
         assert_eq!(bucket.take(rate, 0, at(1_500)), Duration::from_millis(500));
         assert_eq!(bucket.take(rate, 0, at(2_000)), Duration::ZERO);
+    }
+
+    #[test]
+    fn what_is_given_back_may_be_taken_again() {
+        let rate = Rate { per_second: 1, burst: 2 };
+        let mut bucket = Bucket::default();
+        for _ in 0..10 {
+            assert_eq!(bucket.try_take(rate, at(500)), Ok(()));
+            bucket.give_back(rate, 1);
+        }
+        assert_eq!([bucket.try_take(rate, at(500)), bucket.try_take(rate, at(500))], [Ok(()); 2]);
+        assert!(bucket.try_take(rate, at(500)).is_err());
+        Bucket::default().give_back(rate, u64::MAX);
     }
 
     #[test]

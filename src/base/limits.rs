@@ -109,15 +109,24 @@ pub const SHORT_READS_MAX: u8 = 64;
 
 /// When a ring that nobody waits for has refused a submission for the moment, it is tried again.
 pub const SUBMIT_RETRY: Duration = Duration::from_millis(1);
+/// How soon links that wait for a receive buffer are looked at once more, where buffers are free that those before them turn out
+/// not to need.
+pub const STARVED_RETRY: Duration = Duration::from_millis(1);
 
 /// Posts that a shard's mailbox holds.
 pub const MAILBOX_POSTS_MAX: usize = 8192;
+/// Bytes of messages among them, unless one alone has more.
+pub const MAILBOX_BYTES_MAX: usize = 64 * MIB;
 /// Posts for one other shard that wait here while its mailbox is full.
 pub const OUTBOX_POSTS_MAX: usize = 65_536;
 /// With so many, a session that adds to them is not read from …
 pub const OUTBOX_POSTS_HIGH: usize = 4096;
 /// … until there are no more than so many.
 pub const OUTBOX_POSTS_LOW: usize = 1024;
+/// The same for bytes of their messages …
+pub const OUTBOX_BYTES_HIGH: usize = 16 * MIB;
+/// … and the end of that.
+pub const OUTBOX_BYTES_LOW: usize = 4 * MIB;
 /// Posts handled in one turn, so that a flood of them does not starve the connections.
 pub const POSTS_PER_TURN_MAX: usize = 4096;
 /// Deliveries that one session's bytes, or the posts of one turn, may cause before others have their turn: some
@@ -126,6 +135,8 @@ pub const WORK_MAX: u64 = 32_768;
 /// Or as many as so many for each session that is sent to in this turn, if that is more: what gathers costs a twentieth of the
 /// send that it is spared, so a message to very many waits for the others that have come with it.
 pub const WORK_PER_SEND: u64 = 8;
+/// A plain request counts as so many deliveries: its answer is made anew.
+pub const WORK_PER_REQUEST: u64 = 64;
 /// Most shards of a server.
 pub const SHARDS_MAX: usize = 1024;
 

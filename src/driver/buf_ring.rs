@@ -94,8 +94,6 @@ pub(super) struct BufRing {
     tail: u16,
     /// Buffers that the kernel handed out and that have not come back.
     lent: u16,
-    /// Buffers that came back since somebody asked.
-    returned: usize,
     /// The next entry that a simulated kernel takes.
     #[cfg(feature = "simulation")]
     head: u16,
@@ -133,7 +131,6 @@ impl BufRing {
             bytes_each,
             tail: 0,
             lent: 0,
-            returned: 0,
             #[cfg(feature = "simulation")]
             head: 0,
         };
@@ -201,7 +198,6 @@ impl BufRing {
     pub(super) fn recycle(&mut self, id: u16) {
         assert!(self.lent > 0 && id < self.count, "buffer {id} comes back though none is out");
         self.lent -= 1;
-        self.returned += 1;
         if let Memory::Blocks { at, others } = &mut self.memory {
             let block = &mut at[usize::from(id)];
             block.clear();
@@ -219,11 +215,9 @@ impl BufRing {
         }
     }
 
-    /// How many receives that ended for want of a buffer may begin again: as many as buffers came back since the last
-    /// time; one, if none came back and one is free.
-    pub(super) fn take_returned(&mut self) -> usize {
-        let free = usize::from(self.lent < self.count);
-        std::mem::take(&mut self.returned).max(free)
+    /// Buffers that nobody has, as far as we have been told.
+    pub(super) const fn free(&self) -> usize {
+        (self.count - self.lent) as usize
     }
 
     fn push(&mut self, id: u16) {

@@ -452,6 +452,10 @@ impl Driver for Epoll {
         self.rooms.insert(link, room);
     }
 
+    fn drop_room(&mut self, link: Link) {
+        self.rooms.remove(&link);
+    }
+
     fn recv_stop(&mut self, link: Link) {
         if let Some(state) = self.links.get(link) {
             state.receive_wanted = false;

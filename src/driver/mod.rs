@@ -176,6 +176,9 @@ pub trait Driver {
     /// # Panics
     /// If the link takes none now.
     fn recv_into(&mut self, link: Link, room: Room);
+    /// Lets the room go that was given by [`Driver::recv_into`], if there is one: what comes next is received into buffers of the
+    /// driver's own. Where bytes come at this very moment, [`Completion::Filled`] may still give it back.
+    fn drop_room(&mut self, link: Link);
     /// Stops receiving. What the kernel had taken already still arrives.
     fn recv_stop(&mut self, link: Link);
     /// Sends a batch. The link has none in flight.

@@ -15,12 +15,19 @@ use std::time::{Duration, Instant};
 /// How long the connection that is served for a try may take.
 const TRY_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// Whether the io_uring driver serves here. Cost: a thread, a ring and a connection over the loopback, a few milliseconds.
+/// Whether the io_uring driver serves here, and tells where peers come from if that is needed. Cost: a thread, a ring and a
+/// connection over the loopback, a few milliseconds.
 ///
 /// # Errors
 /// What is missing or refused, in words.
-pub fn probe_uring() -> io::Result<()> {
-    try_uring(false).map(drop)
+pub fn probe_uring(needs_peers: bool) -> io::Result<()> {
+    match try_uring(needs_peers)? {
+        Some(Served { has_peer: false }) if needs_peers => {
+            let text = "it does not tell where connections come from before Linux 6.7, and addresses are limited";
+            Err(io::Error::new(io::ErrorKind::Unsupported, text))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A connection that was served for a try.

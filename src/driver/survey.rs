@@ -54,7 +54,7 @@ impl FeatureState {
 
 /// Tries each feature. Cost: as [`probe_uring`], twice, and a few rings.
 pub fn survey_uring() -> UringSurvey {
-    let refusal = probe_uring().err().map(|error| error.to_string());
+    let refusal = probe_uring(false).err().map(|error| error.to_string());
     // On a thread of its own, as the probe.
     let survey = std::thread::Builder::new().name("survey".to_owned()).spawn(survey_rings);
     let (setup_refusal, mut features) =

@@ -30,7 +30,7 @@ use super::{Buffer, Completion, Driver, Link, Room};
 use crate::base::clock::Time;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{ACCEPT_REST, LINKS_MAX, SUBMIT_RETRY};
+use crate::base::limits::{ACCEPT_REST, LINKS_MAX, STARVED_RETRY, SUBMIT_RETRY};
 use bytes::BytesMut;
 use slab::Slab;
 use socket2::SockAddr;
@@ -210,6 +210,8 @@ impl Flags {
     const ROOM: u16 = 1 << 13;
     /// … and the receive that is armed does.
     const ROOM_ARMED: u16 = 1 << 14;
+    /// The loop does not want that room any more: it goes as soon as the kernel has let go of it.
+    const ROOM_UNWANTED: u16 = 1 << 15;
 
     const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -578,6 +580,16 @@ impl<K: Kernel> Driver for Uring<K> {
         }
     }
 
+    fn drop_room(&mut self, link: Link) {
+        let Some(state) = self.state(link) else { return };
+        if state.flags.has(Flags::ROOM_ARMED) && state.flags.has(Flags::RECEIVE_ARMED) {
+            state.flags.set(Flags::ROOM_UNWANTED);
+            self.end_receive(link);
+        } else {
+            self.let_room_go(link);
+        }
+    }
+
     fn recv_stop(&mut self, link: Link) {
         self.stop_wanting(link);
         self.end_receive(link);
@@ -643,7 +655,11 @@ impl<K: Kernel> Driver for Uring<K> {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        self.banks.iter_mut().try_for_each(|bank| bank.ring.submit_if_needed())
+        // What has been given back may be what the receives that are submitted here need.
+        self.banks.iter_mut().try_for_each(|bank| {
+            bank.ring.pools().publish();
+            bank.ring.submit_if_needed()
+        })
     }
 
     fn wait(&mut self, timeout: Option<Duration>) -> io::Result<Time> {
@@ -652,12 +668,11 @@ impl<K: Kernel> Driver for Uring<K> {
             bank.ring.pools().publish();
         }
         self.arm_unarmed();
-        self.arm_starved();
+        let starved_rest = self.arm_starved().then_some(STARVED_RETRY);
         let accept_rest = self.arm_accept();
-        let mut timeout = match (timeout, accept_rest) {
-            _ if !self.refused.is_empty() => Some(Duration::ZERO),
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
+        let mut timeout = match self.refused.is_empty() {
+            true => [timeout, accept_rest, starved_rest].into_iter().flatten().min(),
+            false => Some(Duration::ZERO),
         };
         let mut something_is_there = false;
         for bank in &mut self.banks[1..] {

@@ -6,6 +6,7 @@ use super::values::{
     DrainCode, Optional, RateChoice, SlowConsumer, SysctlChoice, byte_rate, bytes, connections, count_rate, duration,
     optional_duration,
 };
+use clap::builder::BoolishValueParser;
 use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, value_parser};
 use ringwave::{Config, Drain, DriverChoice, Limits, Rate, SessionOptions, ShardSettings};
@@ -121,7 +122,7 @@ pub(crate) struct ServeArgs {
     listen: SocketAddr,
 
     /// Allow an address that other machines can reach although nothing asks them who they are
-    #[arg(long, env = "RINGWAVE_INSECURE")]
+    #[arg(long, env = "RINGWAVE_INSECURE", value_parser = BoolishValueParser::new())]
     insecure: bool,
 
     /// Shards: one thread and one ring each, 1 to 1024; 0 takes one for each core
@@ -129,7 +130,7 @@ pub(crate) struct ServeArgs {
     shards: usize,
 
     /// Do not keep each shard on a core of its own
-    #[arg(long, env = "RINGWAVE_NO_PIN")]
+    #[arg(long, env = "RINGWAVE_NO_PIN", value_parser = BoolishValueParser::new())]
     no_pin: bool,
 
     /// Kernel interface: auto takes the best that this host allows
@@ -156,7 +157,7 @@ pub(crate) struct ServeArgs {
     #[arg(long, value_name = "BYTES", value_parser = bytes, env = "RINGWAVE_MAX_FRAME")]
     max_frame: Option<usize>,
 
-    /// Longest request head taken; a longer one is answered with status 431
+    /// Longest request head taken; a longer one is answered with status 431, and half as much for one line of it (414 for the request line)
     #[arg(long, value_name = "BYTES", default_value = "16KiB", value_parser = bytes, env = "RINGWAVE_MAX_HEAD")]
     max_head: usize,
 
@@ -197,7 +198,7 @@ pub(crate) struct ServeArgs {
     memory: usize,
 
     /// Let + and # in /ws?topic= stand for any level and any rest (write %2B and %23): such a pattern is subscribed to, not published to
-    #[arg(long, env = "RINGWAVE_WILDCARDS")]
+    #[arg(long, env = "RINGWAVE_WILDCARDS", value_parser = BoolishValueParser::new())]
     wildcards: bool,
 
     /// From the connection, or the last answer on it, to the end of the next request
@@ -250,7 +251,7 @@ pub(crate) struct ServeArgs {
     )]
     drain_code: DrainCode,
 
-    /// Which ends of sessions are logged, a line each on standard error: none, those that nobody asked for, all (and with them refused upgrades)
+    /// Which ends of sessions are logged, a line each on standard error: none, those that nobody asked for, all (and with them refused requests)
     #[arg(
         long,
         value_name = "off|problems|all",
@@ -280,7 +281,7 @@ impl ServeArgs {
             // A message in one frame may be as long as one in fragments.
             frame_bytes_max: self.max_frame.unwrap_or(self.max_message),
             head_bytes_max: self.max_head,
-            head_line_bytes_max: defaults.head_line_bytes_max.min(self.max_head),
+            head_line_bytes_max: (self.max_head / 2).max(1),
             ..defaults
         };
         let config = Config {

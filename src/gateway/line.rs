@@ -18,8 +18,9 @@ pub(crate) enum Event {
     UringRefused { driver: &'static str, refusal: String },
     /// A session is over.
     SessionEnded { shard: usize, ended: Ended },
-    /// Somebody asked for a WebSocket that there is not.
-    UpgradeRefused { shard: usize, peer: Option<SocketAddr>, status: u16, path: String },
+    /// Somebody asked for a WebSocket that there is not, or for one too many, or in words that cannot be understood; then there is no
+    /// path.
+    RequestRefused { shard: usize, peer: Option<SocketAddr>, status: u16, path: String },
     /// Code of ours panicked.
     Panicked { thread: String, location: String, message: String },
     /// The server was told to end.
@@ -45,7 +46,7 @@ impl Event {
             Self::Panicked { .. } => "error",
             Self::UringRefused { .. } | Self::LinesLost { .. } => "warn",
             Self::Drained { sessions_cut } if *sessions_cut > 0 => "warn",
-            Self::UpgradeRefused { .. } | Self::Draining { .. } | Self::Drained { .. } => "info",
+            Self::RequestRefused { .. } | Self::Draining { .. } | Self::Drained { .. } => "info",
         }
     }
 
@@ -62,8 +63,8 @@ impl fmt::Display for Event {
                 write!(f, "event=uring_refused driver={driver} reason={}", Quoted(refusal.as_bytes()))
             }
             Self::SessionEnded { shard, ended } => write_ended(*shard, ended, f),
-            Self::UpgradeRefused { shard, peer, status, path } => {
-                write!(f, "event=upgrade_refused shard={shard} peer={} status={status} ", OrDash(*peer))?;
+            Self::RequestRefused { shard, peer, status, path } => {
+                write!(f, "event=request_refused shard={shard} peer={} status={status} ", OrDash(*peer))?;
                 write!(f, "path={}", Quoted(path.as_bytes()))
             }
             Self::Panicked { thread, location, message } => {
@@ -208,8 +209,8 @@ mod tests {
         let at = SystemTime::UNIX_EPOCH + Duration::from_millis(1_500);
         let line = Event::LinesLost { count: 3 }.line(at);
         assert_eq!(line, "time=1970-01-01T00:00:01.500Z level=warn event=lines_lost count=3\n");
-        let refused = Event::UpgradeRefused { shard: 1, peer: None, status: 404, path: "/a\"b\n".to_owned() };
-        assert_eq!(refused.to_string(), r#"event=upgrade_refused shard=1 peer=- status=404 path="/a\"b\n""#);
+        let refused = Event::RequestRefused { shard: 1, peer: None, status: 404, path: "/a\"b\n".to_owned() };
+        assert_eq!(refused.to_string(), r#"event=request_refused shard=1 peer=- status=404 path="/a\"b\n""#);
         let panicked =
             Event::Panicked { thread: "shard-0".into(), location: "src/a.rs:1:2".into(), message: "a\nb".into() };
         assert_eq!(panicked.to_string(), r#"event=panicked thread="shard-0" location="src/a.rs:1:2" message="a\nb""#);

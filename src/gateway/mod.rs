@@ -98,6 +98,14 @@ impl App {
         Self { common, echo: Client(Rc::new(Purpose::Echo)), recent: Recent::default() }
     }
 
+    fn tell_refused(&self, context: &Context<'_, Client>, status: u16, path: &str) {
+        let log = &self.common.log;
+        if log.tells_all() {
+            let (shard, peer) = (context.shard(), context.peer_addr());
+            log.tell(Event::RequestRefused { shard, peer, status, path: path.to_owned() });
+        }
+    }
+
     fn client_for(&mut self, request: &UpgradeRequest<'_>) -> Result<Client, Response> {
         match request.path() {
             "/echo" => Ok(self.echo.clone()),
@@ -117,14 +125,14 @@ impl Handler for App {
         match self.client_for(request) {
             Ok(client) => Upgrade::accept(client),
             Err(response) => {
-                let log = &self.common.log;
-                if log.tells_all() {
-                    let (shard, peer, status) = (context.shard(), context.peer_addr(), response.status());
-                    log.tell(Event::UpgradeRefused { shard, peer, status, path: request.path().to_owned() });
-                }
+                self.tell_refused(context, response.status(), request.path());
                 Upgrade::reject(response)
             }
         }
+    }
+
+    fn on_refused(&mut self, context: &mut Context<'_, Client>, request: Option<&Request<'_>>, response: &Response) {
+        self.tell_refused(context, response.status(), request.map_or("", Request::path));
     }
 
     fn on_open(&mut self, session: &mut Session<'_, Client>) {

@@ -352,7 +352,8 @@ mod tests {
     #[test]
     fn a_wrong_version_is_told_the_right_one() {
         let mut out = Vec::new();
-        let _ = Response::from(UpgradeError::Version).encode(false, false, &mut out);
+        let _ =
+            Response::from(UpgradeError::Version).encode(crate::protocol::response::ResponseFrame::default(), &mut out);
         let text = String::from_utf8(out).expect("ASCII");
         assert!(text.starts_with("HTTP/1.1 426 Upgrade Required\r\n"));
         assert!(text.contains("\r\nSec-WebSocket-Version: 13\r\n"));

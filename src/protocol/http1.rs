@@ -320,9 +320,20 @@ fn names_other_version(head: &[u8]) -> bool {
     is_version && words.next().is_none()
 }
 
-/// Whether this may be a host and a port: nothing in it that ends one in a URI, nothing that cuts a list.
-fn is_host(host: &str) -> bool {
-    host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@,#?\\\"<>^`{|}".contains(&byte))
+/// Whether this is a host and perhaps a port (RFC 3986 §3.2.2, §3.2.3): nothing in it that ends one in a URI, nothing that cuts a
+/// list.
+fn is_host(authority: &str) -> bool {
+    let is_port =
+        |port: &str| port.bytes().all(|byte| byte.is_ascii_digit()) && (port.is_empty() || port.parse::<u16>().is_ok());
+    if let Some(literal) = authority.strip_prefix('[') {
+        let Some((address, rest)) = literal.split_once(']') else { return false };
+        // An IPv6 address, or what else is written in brackets some day.
+        let is_address = |byte: u8| byte.is_ascii_alphanumeric() || b":.-_~".contains(&byte);
+        let port = rest.strip_prefix(':').unwrap_or(if rest.is_empty() { "" } else { "?" });
+        return !address.is_empty() && address.bytes().all(is_address) && is_port(port);
+    }
+    let (host, port) = authority.split_once(':').unwrap_or((authority, ""));
+    host.bytes().all(|byte| byte.is_ascii_graphic() && !b"/@,#?[]\\\"<>^`{|}".contains(&byte)) && is_port(port)
 }
 
 /// The authority, if the target names one, and the target without it (RFC 9112 §3.2): what servers route by.
@@ -432,6 +443,18 @@ mod tests {
                 assert_eq!(both, whole, "cut at {cut} of {}", head.escape_ascii());
             }
         }
+    }
+
+    #[test]
+    fn a_host_is_a_name_or_an_address_and_perhaps_a_port() {
+        let sound =
+            ["a", "a.b-c_d~e", "a:80", "a:", "127.0.0.1:65535", "[::1]", "[::1]:8080", "[fe80::1]:", "%41", "", "*"];
+        assert!(sound.iter().all(|host| is_host(host)), "{:?}", sound.map(is_host));
+        let unsound = [
+            "a:b", "a:80:90", "a:65536", "a:-1", "[::1", "::1", "[]", "[::1]x", "[::1]:x", "[a b]", "a[b]", "u@a",
+            "a/b", "a,b",
+        ];
+        assert!(!unsound.iter().any(|host| is_host(host)), "{:?}", unsound.map(is_host));
     }
 
     #[test]

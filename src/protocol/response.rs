@@ -83,19 +83,24 @@ impl Response {
         &self.body
     }
 
-    /// Appends the head, and answers the body that follows it: none if the request was HEAD. What may not be written becomes
-    /// a 500.
+    /// Appends the head, and answers the body that follows it. What may not be written becomes a 500.
     #[must_use = "the body follows the head"]
-    pub fn encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Bytes {
+    pub fn encode(&self, frame: ResponseFrame<'_>, out: &mut Vec<u8>) -> Bytes {
         let start = out.len();
-        self.try_encode(head_only, keep_alive, out).unwrap_or_else(|_| {
+        self.try_encode(frame, out).unwrap_or_else(|_| {
             out.truncate(start);
             let failure = Self::new(500).text("an answer could not be written\n");
-            failure.try_encode(head_only, keep_alive, out).expect("constant header lines are sound")
+            let undated = ResponseFrame { date: "", ..frame };
+            failure.try_encode(undated, out).expect("constant header lines are sound")
         })
     }
 
-    fn try_encode(&self, head_only: bool, keep_alive: bool, out: &mut Vec<u8>) -> Result<Bytes, HeaderInvalid> {
+    fn has(&self, name: &str) -> bool {
+        self.headers.iter().any(|(known, _)| known.eq_ignore_ascii_case(name))
+    }
+
+    fn try_encode(&self, frame: ResponseFrame<'_>, out: &mut Vec<u8>) -> Result<Bytes, HeaderInvalid> {
+        let ResponseFrame { head_only, keep_alive, date } = frame;
         out.extend_from_slice(format!("HTTP/1.1 {} {}\r\n", self.status, reason_phrase(self.status)).as_bytes());
         for (name, value) in &self.headers {
             // Where the body ends is said once, by us.
@@ -107,6 +112,9 @@ impl Response {
         if !keep_alive && !self.closes() {
             encode_header("Connection", b"close", out)?;
         }
+        if !date.is_empty() && !self.has("date") {
+            encode_header("Date", date.as_bytes(), out)?;
+        }
         // RFC 9110 §8.6: none in a 204; RFC 9110 §15.4.5: 304 has no body either.
         let has_body = self.status != 204 && self.status != 304;
         if has_body {
@@ -115,6 +123,17 @@ impl Response {
         out.extend_from_slice(b"\r\n");
         Ok(if has_body && !head_only { self.body.clone() } else { Bytes::new() })
     }
+}
+
+/// What a response does not know by itself.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct ResponseFrame<'a> {
+    /// The request was HEAD: no body follows.
+    pub head_only: bool,
+    /// Another response may follow on the same connection.
+    pub keep_alive: bool,
+    /// The time as RFC 9110 §5.6.7 writes it; whoever has a clock says it (§6.6.1). Empty: none is said.
+    pub date: &'a str,
 }
 
 /// The engine's own answer to a head that cannot be served.
@@ -167,6 +186,8 @@ const fn reason_phrase(status: u16) -> &'static str {
 mod tests {
     use super::*;
 
+    const KEPT: ResponseFrame<'static> = ResponseFrame { head_only: false, keep_alive: true, date: "" };
+
     #[test]
     fn nothing_that_would_break_a_head_is_written_into_one() {
         for value in ["a\r\nSet-Cookie: x", "a\nb", "a\rb", "a\0b", "a\x7fb", "\x1b[31m"] {
@@ -174,7 +195,7 @@ mod tests {
             assert_eq!(encode_header("X", value.as_bytes(), &mut out), Err(HeaderInvalid));
             assert_eq!(encode_header(value, b"x", &mut out), Err(HeaderInvalid));
             assert!(out.is_empty());
-            let body = Response::new(200).header("X-Echo", value).encode(false, true, &mut out);
+            let body = Response::new(200).header("X-Echo", value).encode(KEPT, &mut out);
             out.extend_from_slice(&body);
             let text = String::from_utf8(out).expect("ASCII");
             assert!(text.starts_with("HTTP/1.1 500 "), "{text}");
@@ -186,12 +207,12 @@ mod tests {
     fn an_answer_says_once_where_it_ends() {
         for name in ["Content-Length", "transfer-encoding"] {
             let mut out = Vec::new();
-            let body = Response::new(200).header(name, "0").text("x").encode(false, true, &mut out);
+            let body = Response::new(200).header(name, "0").text("x").encode(KEPT, &mut out);
             out.extend_from_slice(&body);
             assert!(out.starts_with(b"HTTP/1.1 500 "));
         }
         let mut out = Vec::new();
-        let body = Response::new(200).header("Connection", "X").encode(false, false, &mut out);
+        let body = Response::new(200).header("Connection", "X").encode(ResponseFrame::default(), &mut out);
         out.extend_from_slice(&body);
         assert!(out.ends_with(b"\r\nConnection: X\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"));
         assert!(Response::new(200).header("connection", "x, Close").closes());
@@ -199,19 +220,34 @@ mod tests {
     }
 
     #[test]
+    fn an_answer_has_one_date() {
+        let date = "Sun, 06 Nov 1994 08:49:37 GMT";
+        let dated = |response: Response| {
+            let mut out = Vec::new();
+            let _ = response.encode(ResponseFrame { date, ..KEPT }, &mut out);
+            String::from_utf8(out).expect("ASCII")
+        };
+        assert!(dated(Response::new(204)).contains("\r\nDate: Sun, 06 Nov 1994 08:49:37 GMT\r\n"));
+        let own = dated(Response::new(200).header("date", "yesterday"));
+        assert!(own.contains("\r\ndate: yesterday\r\n") && !own.contains("Date"), "{own}");
+    }
+
+    #[test]
     fn answers_are_written_as_rfc_9112_wants_them() {
         let mut out = Vec::new();
-        let body = Response::new(200).text("hi").encode(false, true, &mut out);
+        let body = Response::new(200).text("hi").encode(KEPT, &mut out);
         out.extend_from_slice(&body);
         let expected: &[u8] =
             b"HTTP/1.1 200 OK\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: 2\r\n\r\nhi";
         assert_eq!(out, expected);
         out.clear();
-        let body = Response::new(200).text("hi").encode(true, false, &mut out);
+        let body = Response::new(200)
+            .text("hi")
+            .encode(ResponseFrame { head_only: true, ..ResponseFrame::default() }, &mut out);
         out.extend_from_slice(&body);
         assert!(out.ends_with(b"Connection: close\r\nContent-Length: 2\r\n\r\n"));
         out.clear();
-        let body = Response::new(204).encode(false, true, &mut out);
+        let body = Response::new(204).encode(KEPT, &mut out);
         out.extend_from_slice(&body);
         assert_eq!(out, b"HTTP/1.1 204 No Content\r\n\r\n");
     }

@@ -127,6 +127,8 @@ impl<'a, T> Context<'a, T> {
             None => {
                 let message = self.prepare(message);
                 self.core.post_to(session, Post::Send { session: session.key, message, key, origin });
+                self.core.work += 1;
+                self.core.hold_if_behind(session.shard, origin);
                 SendOutcome::Queued
             }
         }

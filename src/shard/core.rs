@@ -5,12 +5,14 @@
 
 use super::addresses::Addresses;
 use super::closing::CloseCause;
+use super::date::Dates;
 use super::deadline::Deadlines;
 use super::joins::Joins;
-use super::mailbox::{Mailboxes, Post, SessionKey};
+use super::mailbox::{Mailboxes, Outbox, Post, SessionKey};
 use super::memory::Memory;
 use super::options::OptionsTable;
 use super::producers::Producers;
+use super::publishing::Reached;
 use super::queue::Queue;
 use super::session::{Flags, SessionState, Stage};
 use super::settings::ShardSettings;
@@ -20,7 +22,7 @@ use crate::base::bucket::Bucket;
 use crate::base::clock::{Tick, Time};
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{CONTROL_PAYLOAD_BYTES_MAX, OUTBOX_POSTS_LOW, OUTBOX_POSTS_MAX, QUEUES_KEPT};
+use crate::base::limits::{CONTROL_PAYLOAD_BYTES_MAX, QUEUES_KEPT};
 use crate::base::secret::Secret;
 use crate::base::table::Table;
 use crate::base::wheel::Wheel;
@@ -28,7 +30,6 @@ use crate::driver::BatchPool;
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::encoder::{Encoder, Server};
 use crate::protocol::message::Prepared;
-use std::collections::VecDeque;
 
 /// What queues are made of and share.
 pub(super) struct Supplies {
@@ -46,6 +47,7 @@ pub(super) struct Core<T> {
     /// WebSockets among them.
     pub(super) open_count: usize,
     pub(super) topics: Topics,
+    pub(super) reached: Reached,
     pub(super) mailboxes: Mailboxes,
     pub(super) wheel: Wheel<Key>,
     /// Since the shard's start.
@@ -66,15 +68,18 @@ pub(super) struct Core<T> {
     /// Sessions that keep too much and are to end at the turn's end, but not as those in `doomed` do; each once, and
     /// whether it was over already.
     pub(super) overfull: Vec<(Key, bool)>,
-    /// Sessions whose bytes have come and were not all read, each once.
+    /// Sessions whose bytes have come and were not all read, and may be now, each once.
     pub(super) behind: Vec<Key>,
-    /// Deliveries so far.
+    /// Deliveries so far, those to other shards among them.
     pub(super) work: u64,
+    /// Whoever is being read has come ahead of other shards, or of the reader of its answers: the rest waits.
+    pub(super) stops_reading: bool,
     pub(super) posts_taken: u64,
     pub(super) memory: Memory,
     pub(super) producers: Producers,
     pub(super) addresses: Addresses,
     pub(super) handshakes: Bucket,
+    pub(super) dates: Dates,
     /// The message that the handler is called with, if it is a frame that can be sent on as it is.
     pub(super) lent: Option<Prepared>,
     /// What makes numbers of names for `Tag::slot`, and seals pings.
@@ -82,7 +87,7 @@ pub(super) struct Core<T> {
     /// Sessions that are held back until the outboxes are short again, each once.
     pub(super) ahead: Vec<Key>,
     /// Posts for other shards, by shard.
-    pub(super) outboxes: Vec<VecDeque<Post>>,
+    pub(super) outboxes: Vec<Outbox>,
     pub(super) supplies: Supplies,
     #[expect(clippy::vec_box, reason = "a session holds one pointer, and the boxes are used again")]
     queues: Vec<Box<Queue>>,
@@ -101,7 +106,8 @@ impl<T> Core<T> {
             sessions: Table::default(),
             open_count: 0,
             topics: Topics::default(),
-            outboxes: (0..mailboxes.count()).map(|_| VecDeque::new()).collect(),
+            reached: Reached::default(),
+            outboxes: (0..mailboxes.count()).map(|_| Outbox::default()).collect(),
             ahead: Vec::new(),
             mailboxes,
             wheel: Wheel::new(Tick::default()),
@@ -116,10 +122,12 @@ impl<T> Core<T> {
             overfull: Vec::new(),
             behind: Vec::new(),
             work: 0,
+            stops_reading: false,
             posts_taken: 0,
             producers: Producers::default(),
             addresses: Addresses::default(),
             handshakes: Bucket::default(),
+            dates: Dates::default(),
             lent: None,
             secret: Secret::random(),
             queues: Vec::new(),
@@ -311,9 +319,7 @@ impl<T> Core<T> {
     pub(super) fn post(&mut self, shard: u16, post: Post) {
         // A key of another server may name a shard that this one has not.
         let Some(outbox) = self.outboxes.get_mut(usize::from(shard)) else { return };
-        if outbox.len() < OUTBOX_POSTS_MAX || post.must_arrive() {
-            outbox.push_back(post);
-        } else {
+        if !outbox.push(post) {
             self.counters().posts_dropped.add(1);
         }
     }
@@ -323,19 +329,11 @@ impl<T> Core<T> {
         let mut left = false;
         for (shard, outbox) in self.outboxes.iter_mut().enumerate().filter(|(_, outbox)| !outbox.is_empty()) {
             let mailbox = self.mailboxes.of(shard as u16);
-            while let Some(post) = outbox.pop_front() {
-                if let Err(post) = mailbox.put(post) {
-                    if planted(Fault::PostSwallowed) {
-                        continue;
-                    }
-                    outbox.push_front(post);
-                    break;
-                }
-            }
+            outbox.deliver_to(mailbox);
             mailbox.ring();
             left |= !outbox.is_empty();
         }
-        if !self.ahead.is_empty() && self.outboxes.iter().all(|outbox| outbox.len() <= OUTBOX_POSTS_LOW) {
+        if !self.ahead.is_empty() && self.outboxes.iter().all(Outbox::is_low) {
             for key in std::mem::take(&mut self.ahead) {
                 self.hold_back(key, Flags::AHEAD, false);
             }
@@ -357,7 +355,14 @@ impl<T> Core<T> {
         if planned {
             return;
         }
-        state.flags.set(Flags::TIMED, true);
+        let earlier_than = state.flags.set(Flags::TIMED, true).then_some(state.timer_at);
+        if state.flags.has(Flags::THROTTLED) {
+            state.rare_mut().later_look = earlier_than;
+        } else if let Some(later) = state.take_later_look().filter(|at| due.reached(*at) && !self.now.reached(*at)) {
+            // It stands in the wheel already: whoever is throttled again and again has one, and not one for each time.
+            state.timer_at = later;
+            return;
+        }
         state.timer_at = due;
         self.wheel.insert(key, due);
     }

@@ -31,6 +31,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         state.enter(stage, self.core.now);
         self.core.memory.recharge(state.decoder.held_bytes(), 0);
         state.decoder.end();
+        // What was to be received into is not kept for a peer that has nothing to say any more.
+        self.driver.drop_room(key);
         // The peer's end of stream must be seen.
         self.core.reading.push(key);
         self.core.arm_timer(key);

@@ -57,6 +57,17 @@ pub trait Handler: Sized {
         let _ = (session, chunk);
     }
 
+    /// The engine refuses a request by itself, before [`Handler::on_upgrade`] or [`Handler::on_request`] was asked: it is malformed,
+    /// there are too many sessions, or the server ends. `request` is `None` where it could not be read.
+    fn on_refused(
+        &mut self,
+        context: &mut Context<'_, Self::Data>,
+        request: Option<&Request<'_>>,
+        response: &Response,
+    ) {
+        let _ = (context, request, response);
+    }
+
     /// The queue has been at `high_water_bytes` and is down to `low_water_bytes`.
     fn on_drain(&mut self, session: &mut Session<'_, Self::Data>) {
         let _ = session;

@@ -6,12 +6,15 @@ use super::doorbell::Doorbell;
 use super::stats::{Counters, Stats};
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::MAILBOX_POSTS_MAX;
+use crate::base::limits::{
+    MAILBOX_BYTES_MAX, MAILBOX_POSTS_MAX, OUTBOX_BYTES_HIGH, OUTBOX_BYTES_LOW, OUTBOX_POSTS_HIGH, OUTBOX_POSTS_LOW,
+    OUTBOX_POSTS_MAX,
+};
 use crate::driver::Waker;
 use crate::protocol::close::CloseCode;
 use crate::protocol::message::{Message, Prepared};
 use crossbeam_queue::ArrayQueue;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::fmt;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::mpsc::{Sender, channel};
@@ -73,6 +76,14 @@ impl Post {
     pub(super) const fn must_arrive(&self) -> bool {
         matches!(self, Self::Close { .. } | Self::Hold { .. } | Self::Release { .. })
     }
+
+    /// Bytes of its message, which may be others' as well.
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Publish { message, .. } | Self::Send { message, .. } => message.frame().len(),
+            Self::Close { .. } | Self::Hold { .. } | Self::Release { .. } | Self::ListTopics { .. } => 0,
+        }
+    }
 }
 
 /// How a server ends in order.
@@ -109,10 +120,58 @@ impl Drain {
     }
 }
 
+/// Posts for one other shard, until its mailbox takes them.
+#[derive(Debug, Default)]
+pub(super) struct Outbox {
+    posts: VecDeque<Post>,
+    /// Of their messages.
+    bytes: usize,
+}
+
+impl Outbox {
+    pub(super) fn is_empty(&self) -> bool {
+        self.posts.is_empty()
+    }
+
+    /// Puts a post behind those that wait. `false` if there are too many, and it may be let go.
+    pub(super) fn push(&mut self, post: Post) -> bool {
+        let is_taken = self.posts.len() < OUTBOX_POSTS_MAX || post.must_arrive();
+        if is_taken {
+            self.bytes += post.bytes();
+            self.posts.push_back(post);
+        }
+        is_taken
+    }
+
+    /// Puts as many as it takes into a mailbox.
+    pub(super) fn deliver_to(&mut self, mailbox: &Mailbox) {
+        while let Some(post) = self.posts.pop_front() {
+            let bytes = post.bytes();
+            match mailbox.put(post) {
+                Err(_) if planted(Fault::PostSwallowed) => self.bytes -= bytes,
+                Err(post) => return self.posts.push_front(post),
+                Ok(()) => self.bytes -= bytes,
+            }
+        }
+    }
+
+    /// Whether whoever adds to it is to be held back.
+    pub(super) fn is_high(&self) -> bool {
+        self.posts.len() >= OUTBOX_POSTS_HIGH || self.bytes >= OUTBOX_BYTES_HIGH
+    }
+
+    /// Whether nobody has to be held back any more.
+    pub(super) fn is_low(&self) -> bool {
+        self.posts.len() <= OUTBOX_POSTS_LOW && self.bytes <= OUTBOX_BYTES_LOW
+    }
+}
+
 /// One shard's end of the mail.
 #[derive(Debug)]
 pub(super) struct Mailbox {
     posts: ArrayQueue<Post>,
+    /// Of the messages among them.
+    bytes: AtomicUsize,
     bell: Doorbell,
     /// What the shard was told of its end and has not seen. Not a post: it must get through.
     drain: Mutex<Option<Drain>>,
@@ -132,6 +191,7 @@ impl Mailbox {
     pub(super) fn new(waker: Waker, posts_max: usize) -> Self {
         Self {
             posts: ArrayQueue::new(posts_max),
+            bytes: AtomicUsize::new(0),
             bell: Doorbell::new(),
             drain: Mutex::new(None),
             has_drain: AtomicBool::new(false),
@@ -146,7 +206,18 @@ impl Mailbox {
     /// Puts a post in; gives it back if the mailbox is full. [`Mailbox::ring`] must follow. A shard that has ended has
     /// no sessions: what is posted to it is for nobody.
     pub(super) fn put(&self, post: Post) -> Result<(), Post> {
-        if self.ended.load(Ordering::Relaxed) { Ok(()) } else { self.posts.push(post) }
+        if self.ended.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let bytes = post.bytes();
+        // Counted before it can be taken out. Where two come together, both may be refused that would have fitted one by one.
+        let before = self.bytes.fetch_add(bytes, Ordering::Relaxed);
+        let has_room = bytes == 0 || before == 0 || before + bytes <= MAILBOX_BYTES_MAX;
+        let put = if has_room { self.posts.push(post) } else { Err(post) };
+        if put.is_err() {
+            self.bytes.fetch_sub(bytes, Ordering::Relaxed);
+        }
+        put
     }
 
     /// Wakes the shard if it sleeps.
@@ -195,7 +266,9 @@ impl Mailbox {
 
     /// The owner's: the next post.
     pub(super) fn take(&self) -> Option<Post> {
-        self.posts.pop()
+        let post = self.posts.pop()?;
+        self.bytes.fetch_sub(post.bytes(), Ordering::Relaxed);
+        Some(post)
     }
 
     /// The owner's: one more consumer cannot take what other threads publish on a topic.
@@ -426,6 +499,49 @@ mod tests {
         assert_eq!(handle.publish("news", "x"), Err(PostError::Congested));
         mailboxes.of(0).relieve("news");
         assert_eq!(handle.publish("news", "x"), Ok(()));
+    }
+
+    #[test]
+    fn a_mailbox_is_full_of_bytes_too_and_takes_a_longer_message_alone() {
+        let driver = Uring::new(UringConfig::default()).expect("io_uring is allowed here");
+        let mailboxes = Mailboxes::new([driver.waker()]);
+        let (mailbox, handle) = (mailboxes.of(0), Handle::new(mailboxes.clone()));
+        let longer = vec![0; MAILBOX_BYTES_MAX + 1];
+        for _ in 0..2 {
+            assert_eq!(handle.publish("news", &longer), Ok(()));
+            assert_eq!(handle.publish("news", "x"), Err(PostError::MailboxFull));
+            // What has no bytes of anybody's is not kept out.
+            let session = SessionKey { shard: 0, key: Key::new(0, 0) };
+            assert_eq!(handle.close(session, CloseCode::NORMAL, ""), Ok(()));
+            assert!(mailbox.take().is_some() && mailbox.take().is_some() && mailbox.take().is_none());
+        }
+        let eighth = vec![0; MAILBOX_BYTES_MAX / 8];
+        assert_eq!((0..9).filter(|_| handle.publish("news", &eighth).is_ok()).count(), 7, "and the frames' headers");
+    }
+
+    #[test]
+    fn an_outbox_is_high_by_bytes_and_keeps_what_a_mailbox_refuses() {
+        let driver = Uring::new(UringConfig::default()).expect("io_uring is allowed here");
+        let mailboxes = Mailboxes::new([driver.waker()]);
+        let message = Prepared::new(&vec![0; OUTBOX_BYTES_LOW]);
+        let mut outbox = Outbox::default();
+        let count = MAILBOX_BYTES_MAX / OUTBOX_BYTES_LOW + 3;
+        for _ in 0..count {
+            assert!(outbox.push(Post::Publish {
+                topic: "news".into(),
+                message: message.clone(),
+                key: 0,
+                origin: None
+            }));
+        }
+        outbox.deliver_to(mailboxes.of(0));
+        assert_eq!((outbox.posts.len(), outbox.is_high(), outbox.is_low()), (4, true, false));
+        assert!(mailboxes.of(0).take().is_some());
+        outbox.deliver_to(mailboxes.of(0));
+        assert_eq!((outbox.posts.len(), outbox.is_high()), (3, false));
+        while mailboxes.of(0).take().is_some() {}
+        outbox.deliver_to(mailboxes.of(0));
+        assert!(outbox.is_empty() && outbox.is_low() && outbox.bytes == 0);
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod addresses;
 mod closing;
 mod context;
 mod core;
+mod date;
 mod deadline;
 mod doorbell;
 mod draining;
@@ -185,6 +186,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     pub fn seed(&mut self, seed: u64) {
         self.flush_bytes = 1 << (seed % 20);
         self.core.secret = crate::base::secret::Secret::from_seed(seed);
+        self.core.dates = date::Dates::of_the_shards_clock();
     }
 
     /// Says that it waits, between two turns: a simulated wait comes back at once, and what is posted meanwhile shall ring.
@@ -438,10 +440,15 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         }
     }
 
-    /// Tells the driver to receive, or not, where that has changed.
+    /// Has bytes that wait read in the next turn, and tells the driver to receive, or not, where that has changed.
     fn read_or_not(&mut self, key: Key) {
         let Some(state) = self.core.sessions.get_mut(key) else { return };
-        let reads = state.is_read(self.core.options.get(state.options).pauses_when_high());
+        let pauses_when_high = self.core.options.get(state.options).pauses_when_high();
+        let reads_on = state.flags.has(Flags::BEHIND) && state.may_be_read(pauses_when_high);
+        if reads_on && !state.flags.set(Flags::READS_ON, true) {
+            self.core.behind.push(key);
+        }
+        let reads = state.is_read(pauses_when_high);
         if reads != state.flags.has(Flags::DEAF) || state.flags.has(Flags::PEER_ENDED) {
             return;
         }
@@ -449,6 +456,10 @@ impl<D: Driver, H: Handler> Shard<D, H> {
         if reads {
             // Whoever was not listened to was silent for a good reason.
             state.last_received = self.core.now;
+            if state.stage == Stage::Open && state.flags.has(Flags::PINGED) {
+                // Its pong may have come long since.
+                state.since = self.core.now;
+            }
             self.driver.recv_start(key);
             self.core.arm_timer(key);
         } else {

@@ -1,13 +1,13 @@
 //! Topics as sessions meet them: subscribing, publishing to the subscribers of this shard and of the others.
 
 use super::core::{Core, SendOutcome};
-use super::mailbox::Post;
+use super::mailbox::{Outbox, Post};
 use super::pattern;
 use super::queue::Tag;
 use super::sending::{Origin, Outgoing};
 use super::session::{Flags, Stage};
 use crate::base::key::Key;
-use crate::base::limits::{OUTBOX_POSTS_HIGH, PATTERN_LEVELS_MAX, PATTERNS_MAX, SUBSCRIPTIONS_MAX, TOPIC_BYTES_MAX};
+use crate::base::limits::{PATTERN_LEVELS_MAX, PATTERNS_MAX, SUBSCRIPTIONS_MAX, TOPIC_BYTES_MAX};
 use crate::protocol::message::Prepared;
 use std::fmt;
 use std::sync::Arc;
@@ -124,6 +124,7 @@ impl<T> Core<T> {
     pub(super) fn publish(&mut self, publication: &Publication<'_>, except: Option<Key>) -> Published {
         let published = self.publish_here(publication, except);
         if self.outboxes.len() > 1 {
+            self.work += self.outboxes.len() as u64 - 1;
             let name = self.topics.shared_name(publication.topic).unwrap_or_else(|| Arc::from(publication.topic));
             let (here, Publication { message, key, origin, .. }) = (self.shard, publication);
             for shard in (0..self.mailboxes.count()).filter(|shard| *shard != here) {
@@ -137,14 +138,15 @@ impl<T> Core<T> {
     }
 
     /// Another shard is behind with its mail: a session that fills its outbox is not read from until that is short.
-    fn hold_if_behind(&mut self, shard: u16, origin: Origin) {
-        let behind = self.outboxes[usize::from(shard)].len() >= OUTBOX_POSTS_HIGH;
-        if behind
+    pub(super) fn hold_if_behind(&mut self, shard: u16, origin: Origin) {
+        let is_high = self.outboxes.get(usize::from(shard)).is_some_and(Outbox::is_high);
+        if is_high
             && let Some(producer) = origin.and_then(|origin| self.local(origin))
             && self.sessions.get(producer).is_some_and(|state| !state.flags.has(Flags::AHEAD))
         {
             self.hold_back(producer, Flags::AHEAD, true);
             self.ahead.push(producer);
+            self.stops_reading = true;
         }
     }
 
@@ -174,33 +176,27 @@ impl<T> Core<T> {
     /// The same where patterns may match too: whoever is reached by several of them gets the message once.
     fn publish_to_matching(&mut self, publication: &Publication<'_>, except: Option<Key>) -> Published {
         let mut ids = Vec::new();
-        self.topics.matching(publication.topic, &mut ids);
+        self.work += self.topics.matching(publication.topic, &mut ids) as u64;
         if ids.is_empty() {
             return Published::default();
         }
-        // The longest list first: only members of the others are looked at more closely.
-        ids.sort_unstable_by_key(|id| std::cmp::Reverse(self.topics.subscribers_of(*id).len()));
         let letter = self.letter(publication);
         let mut published = Published::default();
-        for (rank, id) in ids.iter().enumerate() {
+        for id in &ids {
             self.topics.count_published(*id);
             let tag = Tag { slot: letter.slot, topic: Some(self.topics.reference(*id)) };
             self.work += self.topics.subscribers_of(*id).len() as u64;
             for position in 0..self.topics.subscribers_of(*id).len() {
                 let session = self.topics.subscribers_of(*id)[position].session;
-                if Some(session) != except && !self.is_subscribed_to_any(session, &ids[..rank]) {
+                if Some(session) != except && (ids.len() == 1 || self.reached.add(session)) {
                     let topic = Some(publication.topic);
                     let message = Outgoing { frame: &letter.frame, own: false, tag, topic };
                     published.count(self.send_frame(session, &message, publication.origin));
                 }
             }
         }
+        self.reached.clear();
         published
-    }
-
-    fn is_subscribed_to_any(&self, key: Key, ids: &[u32]) -> bool {
-        let subscriptions = self.sessions.get(key).map_or(&[][..], |state| state.subscriptions());
-        !ids.is_empty() && subscriptions.iter().any(|subscription| subscription.is_to_any(ids))
     }
 
     fn letter(&self, publication: &Publication<'_>) -> Letter {
@@ -218,6 +214,38 @@ pub(super) struct Publication<'a> {
     /// For `Policy::Conflate`: what tells messages of one topic apart.
     pub(super) key: u64,
     pub(super) origin: Origin,
+}
+
+/// Who has been reached by a publication that several topics match: a bit for each session's index. Cost: an eighth of a byte for
+/// each index there has been, once anything was published that several match.
+#[derive(Debug, Default)]
+pub(super) struct Reached {
+    words: Vec<u64>,
+    /// Words that are not zero.
+    changed: Vec<u32>,
+}
+
+impl Reached {
+    /// Whether it was not reached before.
+    fn add(&mut self, session: Key) -> bool {
+        let (place, bit) = (session.index() / 64, 1 << (session.index() % 64));
+        if place >= self.words.len() {
+            self.words.resize(place + 1, 0);
+        }
+        let word = &mut self.words[place];
+        if *word == 0 {
+            self.changed.push(place as u32);
+        }
+        let is_new = *word & bit == 0;
+        *word |= bit;
+        is_new
+    }
+
+    fn clear(&mut self) {
+        for place in self.changed.drain(..) {
+            self.words[place as usize] = 0;
+        }
+    }
 }
 
 /// What is the same for all its receivers in a shard.

@@ -6,12 +6,12 @@ use super::context::{Context, Session};
 use super::core::Core;
 use super::handler::{Handler, Verdict};
 use super::options::{RateAnswer, SessionOptions};
-use super::session::{Flags, SessionState, Stage};
+use super::session::{Flags, Stage};
 use super::shielded;
 use crate::base::clock::Tick;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
+use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits, WORK_PER_REQUEST};
 use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link, Room};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event, Events};
@@ -20,7 +20,7 @@ use crate::protocol::error::Failure;
 use crate::protocol::handshake::UpgradeRequest;
 use crate::protocol::http1::Request;
 use crate::protocol::message::{Message, Prepared};
-use crate::protocol::response::Response;
+use crate::protocol::response::{Response, ResponseFrame};
 use bytes::{Buf, BytesMut};
 use std::hash::BuildHasher;
 use std::time::Duration;
@@ -126,7 +126,11 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::Protocol(error));
             }
             Ending::Failed(Failure::Head(error)) => {
-                self.core.answer(link, &error.into(), false, false);
+                let (Self { handler, core, .. }, response) = (&mut *self, Response::from(error));
+                if shielded(|| handler.on_refused(&mut Context::new(core, Some(link)), None, &response)).is_none() {
+                    return self.end_after_panic(link);
+                }
+                self.core.answer(link, &response, false, false);
                 self.finish(link, Stage::FinishingLong, &CloseCause::Closed);
             }
             Ending::Failed(Failure::Response(_)) => unreachable!("a server receives no response"),
@@ -195,6 +199,7 @@ fn read_some<H: Handler>(
     let state = core.sessions.get_mut(link).filter(|state| state.stage <= Stage::Closing)?;
     // Taken out, so that the handler has the whole world while events are borrowed from the decoder.
     let mut decoder = std::mem::take(&mut state.decoder);
+    core.stops_reading = false;
     let messages_before = core.counters().messages_received.get();
     let (held_before, length) = (decoder.held_bytes(), input.len());
     let read = shielded(|| match input {
@@ -302,7 +307,7 @@ fn read_events<H: Handler>(
     events: &mut Events<'_, Server>,
     work_before: u64,
 ) -> Read {
-    while core.may_work_on(work_before) {
+    while core.may_work_on(work_before) && !core.stops_reading {
         let event = match events.next_event() {
             Ok(Some(event)) => event,
             Ok(None) => return Read::All,
@@ -377,18 +382,23 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
         Ok(None) => {
             let response = handler.on_request(&mut Context::new(core, Some(link)), request);
             // RFC 9112 §9.3.2: a client that pipelines takes an end before all is answered.
-            let keep_alive = request.keeps_alive() && !response.closes() && core.takes_more(link);
+            let keep_alive = request.keeps_alive() && !response.closes() && !core.is_short_of_memory();
             core.answer(link, &response, request.method() == "HEAD", keep_alive);
             return if keep_alive { Next::Request } else { Next::End };
         }
         Err(error) => {
-            core.answer(link, &error.into(), false, false);
+            let response = error.into();
+            handler.on_refused(&mut Context::new(core, Some(link)), Some(request), &response);
+            core.answer(link, &response, request.method() == "HEAD", false);
             return Next::End;
         }
     };
     let refused = match core.admit(link) {
         Ok(()) => match handler.on_upgrade(&mut Context::new(core, Some(link)), &upgrade).verdict {
-            Verdict::Reject(response) => response,
+            Verdict::Reject(response) => {
+                core.give_handshake_back();
+                response
+            }
             Verdict::Accept { data, protocol, headers, options } => {
                 let options = options.map_or(core.settings.session, |options| *options);
                 let opened = core.options.enter(options).ok().filter(|number| {
@@ -407,7 +417,10 @@ fn on_request<H: Handler>(core: &mut Core<H::Data>, handler: &mut H, link: Key, 
                 Response::new(500).text("the upgrade could not be answered\n")
             }
         },
-        Err(response) => response,
+        Err(response) => {
+            handler.on_refused(&mut Context::new(core, Some(link)), Some(request), &response);
+            response
+        }
     };
     core.answer(link, &refused, false, false);
     Next::End
@@ -474,6 +487,13 @@ impl<T> Core<T> {
         Ok(())
     }
 
+    /// No WebSocket has been opened after all: the next one may be.
+    fn give_handshake_back(&mut self) {
+        if let Some(rate) = self.settings.handshake_rate {
+            self.handshakes.give_back(rate, 1);
+        }
+    }
+
     /// What tells a client to come back later. When differs from one to the next, lest all come back at once.
     fn refusal(&self, link: Key, status: u16, text: &'static str) -> Response {
         // Whoever is told to wait for a century has understood.
@@ -511,21 +531,24 @@ impl<T> Core<T> {
         self.arm_timer(key);
     }
 
-    // Bytes that wait for the next turn
+    // Bytes that wait for the next turn, or until nothing holds the session back
 
-    /// Keeps bytes for the next turn; until they are read nothing more is received.
+    /// Keeps bytes; until they are read nothing more is received.
     fn keep_unread(&mut self, key: Key, bytes: &[u8]) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         state.rare_mut().unread.extend_from_slice(bytes);
         self.memory.recharge(0, bytes.len());
-        if !state.flags.has(Flags::BEHIND) {
-            self.hold_back(key, Flags::BEHIND, true);
-            self.behind.push(key);
-        }
+        self.hold_back(key, Flags::BEHIND, true);
     }
 
+    /// The bytes that waited, unless what they wait for has not come, or something else has held the session back since.
     fn take_unread(&mut self, key: Key) -> Option<Vec<u8>> {
-        let unread = std::mem::take(&mut self.sessions.get_mut(key)?.rare_mut().unread);
+        let state = self.sessions.get_mut(key)?;
+        state.flags.set(Flags::READS_ON, false);
+        if !state.may_be_read(self.options.get(state.options).pauses_when_high()) {
+            return None;
+        }
+        let unread = std::mem::take(&mut state.rare_mut().unread);
         self.memory.recharge(unread.len(), 0);
         self.hold_back(key, Flags::BEHIND, false);
         Some(unread)
@@ -661,22 +684,21 @@ impl<T> Core<T> {
 
     // Answers
 
-    /// Whether another answer may be queued behind what is: one read may hold requests for any number of them.
-    fn takes_more(&self, key: Key) -> bool {
-        let buffered = self.sessions.get(key).map_or(0, SessionState::buffered_bytes);
-        buffered < self.settings.session.queue_bytes_max
-    }
-
-    /// Queues a response.
+    /// Queues a response. Where so many wait that nothing more is received, what has been received waits too: one read may hold
+    /// requests for any number of answers.
     pub(super) fn answer(&mut self, key: Key, response: &Response, head_only: bool, keep_alive: bool) {
         if let Some(state) = self.sessions.get_mut(key) {
             state.since = self.now;
         }
-        let body = self.append(key, |_, out| response.encode(head_only, keep_alive, out)).unwrap_or_default();
+        let date = self.dates.at(self.time);
+        let frame = ResponseFrame { head_only, keep_alive, date: date.as_str() };
+        let body = self.append(key, |_, out| response.encode(frame, out)).unwrap_or_default();
         self.change_queue(key, |queue, _, supplies| queue.append_shared(&mut supplies.batches, &body));
         // What waits behind a send in flight is flushed by none that would look.
         let options = self.settings.session;
         self.look_at_high_water(key, &options, None, None);
+        self.stops_reading |= self.sessions.get(key).is_some_and(|state| state.flags.has(Flags::HIGH));
+        self.work += WORK_PER_REQUEST;
         self.counters().responses.add(1);
     }
 }

@@ -65,8 +65,11 @@ impl Flags {
     /// What came has caused so much work that the rest waits in `Rare::unread`.
     pub(super) const BEHIND: u16 = 1 << 13;
 
-    /// Any of these, and nothing is received.
-    const UNREAD: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD | Self::BEHIND;
+    /// Stands in the list of sessions that are read on in the next turn.
+    pub(super) const READS_ON: u16 = 1 << 14;
+
+    /// Any of these, and nothing is read.
+    const HELD_BACK: u16 = Self::PAUSED | Self::HELD | Self::THROTTLED | Self::AHEAD;
 
     pub(super) const fn has(self, bits: u16) -> bool {
         self.0 & bits != 0
@@ -134,6 +137,8 @@ pub(super) struct Rare {
     pub(super) bytes: Bucket,
     /// When a throttled session is read from again.
     pub(super) resume_at: Tick,
+    /// The look that was planned when it was throttled: it stands in the wheel behind that for its resumption.
+    pub(super) later_look: Option<Tick>,
     /// When the upgrade was accepted, if the options limit the session's life.
     pub(super) opened_at: Tick,
     /// The code that the application closed with.
@@ -194,11 +199,16 @@ impl<T> SessionState<T> {
         self.queue.as_ref().is_some_and(|queue| queue.is_sending())
     }
 
-    /// Whether its bytes are to be received. One that closes is read to its end, whatever held it back before: nothing that
-    /// comes fills its queue any more.
-    pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
+    /// Whether its bytes may be read. One that closes is read to its end, whatever held it back before: nothing that comes fills
+    /// its queue any more.
+    pub(super) fn may_be_read(&self, pauses_when_high: bool) -> bool {
         let high = (pauses_when_high || self.stage == Stage::Head) && self.flags.has(Flags::HIGH);
-        self.stage >= Stage::Closing || !(high || self.flags.has(Flags::UNREAD))
+        self.stage >= Stage::Closing || !(high || self.flags.has(Flags::HELD_BACK))
+    }
+
+    /// Whether more bytes are to be received: not while there are some that wait.
+    pub(super) fn is_read(&self, pauses_when_high: bool) -> bool {
+        self.stage >= Stage::Closing || (self.may_be_read(pauses_when_high) && !self.flags.has(Flags::BEHIND))
     }
 
     pub(super) fn rare(&self) -> Option<&Rare> {
@@ -207,6 +217,10 @@ impl<T> SessionState<T> {
 
     pub(super) fn rare_mut(&mut self) -> &mut Rare {
         self.extra.get_or_insert_default().rare.get_or_insert_default()
+    }
+
+    pub(super) fn take_later_look(&mut self) -> Option<Tick> {
+        self.extra.as_mut()?.rare.as_mut()?.later_look.take()
     }
 
     pub(super) fn subscriptions(&self) -> &[Subscription] {

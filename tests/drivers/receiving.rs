@@ -170,6 +170,57 @@ fn hears_others_beside_a_link_with_much_to_say<D: Driver>(mut driver: D, loud_by
     assert!(loud_bytes <= loud_bytes_max, "{loud_bytes} bytes came before the other link was heard");
 }
 
+/// As many links as there are long buffers send without end; one more, which sends long messages too, is heard all the same.
+#[test]
+fn uring_gives_long_buffers_in_turns() {
+    const GREEDY: usize = 2;
+    let config = UringConfig {
+        links_max: GREEDY + 1,
+        bulk_buffer_count: GREEDY as u16,
+        bulk_buffer_bytes: 8_192,
+        ..UringConfig::default()
+    };
+    let (short, mut driver) = (config.buffer_bytes as usize, uring_with(config));
+    let (listener, address) = listener();
+    driver.listen(listener);
+    let mut peers = Vec::new();
+    for _ in 0..=GREEDY {
+        peers.push(peer_of(address));
+        let link = next_accepted(&mut driver);
+        driver.recv_start(link);
+        peers.last_mut().expect("it stands").write_all(&vec![7; 4 * short]).expect("the socket has room");
+        let mut received = 0;
+        turn_until(&mut driver, |driver, completion| {
+            received += received_from(driver, completion).1;
+            received == 4 * short
+        });
+    }
+    // All have long buffers now. The first ones have enough to say for more turns than the last one may wait.
+    let (mut last, mut queued) = (peers.pop().expect("there are some"), Vec::new());
+    last.set_nodelay(true).expect("a TCP socket");
+    for peer in &mut peers {
+        queued.push(fill(peer));
+    }
+    let mut of_others = 0;
+    for _ in 0..20 {
+        last.write_all(&[9; 8_192]).expect("the socket has room");
+        let mut of_last = 0;
+        turn_until(&mut driver, |driver, completion| {
+            let Completion::Received { buffer, .. } = completion else { panic!("{completion:?}") };
+            let (len, is_last) = (buffer.len(), driver.bytes(&buffer)[0] == 9);
+            driver.recycle(buffer);
+            if is_last {
+                of_last += len;
+            } else {
+                of_others += len;
+            }
+            of_last == 8_192
+        });
+    }
+    let most = queued.iter().sum::<usize>();
+    assert!(of_others < most / 2, "{of_others} of {most} bytes of others came before 20 messages of the last one");
+}
+
 /// The longest read while this many bytes come, written in one go while nobody reads.
 fn longest_read(driver: &mut Uring, link: Link, peer: &mut TcpStream, count: usize) -> usize {
     driver.recv_stop(link);

@@ -18,6 +18,7 @@ every_driver! {
     the_end_of_the_stream_is_told_beside_a_room,
     a_reset_is_told_beside_a_room,
     a_link_with_a_room_is_closed,
+    a_room_that_is_dropped_is_not_received_into,
 }
 
 /// What the peer writes: many times what a buffer holds.
@@ -195,6 +196,23 @@ fn a_room_outlasts_a_pause<D: Driver>(mut driver: D) {
         gathering.bytes.ends_with(b"after a pause")
     });
     assert!(gathering.filled > before, "it came into something else");
+}
+
+fn a_room_that_is_dropped_is_not_received_into<D: Driver>(mut driver: D) {
+    let (link, mut peer, _) = link_with_room(&mut driver, 100);
+    driver.drop_room(link);
+    turn(&mut driver, WAIT / 5, |_, completion| panic!("{completion:?}"));
+    peer.write_all(b"after it").expect("there is room");
+    turn_until(&mut driver, |driver, completion| {
+        let Completion::Received { buffer, .. } = completion else { panic!("{completion:?}") };
+        assert_eq!(driver.bytes(&buffer), b"after it");
+        driver.recycle(buffer);
+        true
+    });
+    // Without one there is nothing to drop.
+    driver.drop_room(link);
+    closes(&mut driver, link);
+    driver.drop_room(link);
 }
 
 fn the_end_of_the_stream_is_told_beside_a_room<D: Driver>(mut driver: D) {

@@ -47,6 +47,31 @@ fn variables_stand_for_flags() {
 }
 
 #[test]
+fn a_switch_is_on_or_off_in_the_usual_words() {
+    for (word, code) in [("1", 1), ("true", 1), ("yes", 1), ("on", 1), ("0", 2), ("false", 2), ("no", 2), ("maybe", 2)]
+    {
+        // An address that nobody can listen on: with the switch it is tried.
+        let mut command = command(&["--listen", "192.0.2.1:1"]);
+        let done = command.env("RINGWAVE_INSECURE", word).output().expect("the binary has been built");
+        assert_eq!(done.status.code(), Some(code), "{word}: {}", String::from_utf8_lossy(&done.stderr));
+    }
+}
+
+#[test]
+fn half_a_head_may_be_one_line() {
+    for (flags, bytes, status) in [
+        (&[][..], 7_000, 200),
+        (&[], 9_000, 431),
+        (&["--max-head", "64KiB"], 30_000, 200),
+        (&["--max-head", "64KiB"], 33_000, 431),
+    ] {
+        let server = Process::start(&[&["--shards", "1"], flags].concat());
+        let wire = format!("GET /livez HTTP/1.1\r\nHost: h\r\nCookie: {}\r\n\r\n", "x".repeat(bytes));
+        assert_eq!(server.raw().write(wire).answer().status, status, "{flags:?}, {bytes}");
+    }
+}
+
+#[test]
 fn wildcards_are_subscribed_to_where_they_are_allowed() {
     let refuses = Process::start(&["--shards", "1"]);
     for target in ["/ws?topic=a/%2B", "/ws?topic=%23"] {

@@ -36,12 +36,16 @@ fn an_event_is_a_line_whatever_strangers_write() {
     client.stream.write_all(&close_frame(b"\x03\xe8\xff\xfe\n")).expect("the server takes it");
     assert!(matches!(client.next(), Received::Close(Some((1007, _)))));
     events += 1;
-    // Paths of upgrades that are refused; what cannot stand in a request line is refused by the engine, unseen here.
+    // Paths of upgrades that are refused; what cannot stand in a request line is refused by the engine and has none.
     let paths = ["/x%0d%0alevel=error", "/\"quoted\"\\", "/caf\u{e9}\u{202e}"];
     for path in paths {
-        let answer = server.raw().write(upgrade_with(path, "")).answer();
-        events += u32::from(answer.status == 404);
+        assert!(matches!(server.raw().write(upgrade_with(path, "")).answer().status, 400 | 404));
+        events += 1;
     }
+    // What is wrong with an upgrade, or stands against it, is the engine's to say as well.
+    let other_version = upgrade_with("/echo", "").replace("Version: 13", "Version: 12");
+    assert_eq!(server.raw().write(other_version).answer().status, 426);
+    events += 1;
     server.await_metric("ringwave_sessions", 0);
     server.signal("TERM");
     assert_eq!(server.exit_code(), 0);
@@ -58,6 +62,8 @@ fn an_event_is_a_line_whatever_strangers_write() {
     let broken = lines.iter().find(|line| line.contains("cause=protocol")).expect("one broke a rule");
     assert!(broken.contains("level=warn event=session_ended shard=0 session=0-") && broken.contains(" rule=\""));
     assert!(lines.iter().any(|line| line.ends_with(r#"status=404 path="/x%0d%0alevel=error""#)), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with(r#"status=426 path="/echo""#)), "{lines:#?}");
+    assert!(lines.iter().any(|line| line.ends_with(r#"status=400 path="""#)), "{lines:#?}");
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use crate::process::Process;
 use crate::support::{Received, upgrade_with};
+use std::io::{Read, Write};
 use std::net::Shutdown;
 
 #[test]
@@ -17,7 +18,7 @@ fn metrics_count_what_happened() {
     breaks_a_rule.put_ping(b"");
     let mut frame = breaks_a_rule.take_out();
     frame[0] = 0x8b;
-    std::io::Write::write_all(&mut breaks_a_rule.stream, &frame).expect("the server takes it");
+    breaks_a_rule.stream.write_all(&frame).expect("the server takes it");
     assert_eq!(breaks_a_rule.next(), Received::close(1002, "reserved opcode"));
     let goes = server.client("/echo");
     goes.stream.shutdown(Shutdown::Both).expect("it is connected");
@@ -43,6 +44,27 @@ fn metrics_count_what_happened() {
     assert_eq!(metrics.get(&format!("ringwave_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))), 1);
     assert!(metrics.get("process_resident_memory_bytes") > 1 << 20);
     assert!(metrics.get("process_start_time_seconds") > 1_700_000_000);
+}
+
+/// What a client publishes faster than another shard takes it waits, and pushes out nothing there.
+#[test]
+fn a_client_that_publishes_much_comes_ahead_of_no_other_shard() {
+    const MESSAGES: usize = 4_000;
+    const TOPICS: usize = 64;
+    let server = Process::start(&["--shards", "2"]);
+    let topics: String = (0..TOPICS).map(|number| format!("&topic={number}")).collect();
+    let mut publisher = server.client(&format!("/ws?{topics}"));
+    for _ in 0..MESSAGES {
+        publisher.put("x");
+    }
+    let wire = publisher.take_out();
+    let mut stream = publisher.stream.try_clone().expect("a descriptor is free");
+    let writer = std::thread::spawn(move || stream.write_all(&wire).expect("the server takes it in time"));
+    // Its own copies, three bytes each: when all have come, all has been published.
+    let mut copies = vec![0; MESSAGES * TOPICS * 3];
+    publisher.stream.read_exact(&mut copies).expect("it is subscribed to all of them");
+    writer.join().expect("all of it is taken");
+    assert_eq!(server.metrics().sum("ringwave_posts_dropped_total"), 0);
 }
 
 #[test]
@@ -86,6 +108,17 @@ fn refusals_are_counted_by_reason() {
         assert_eq!(metrics.get(&format!("ringwave_sessions_refused_total{{reason=\"{reason}\"}}")), 1);
         assert_eq!(metrics.sum("ringwave_sessions_refused_total"), 1);
     }
+}
+
+/// An upgrade that the application refuses opens nothing, and takes nothing from the rate.
+#[test]
+fn only_what_is_opened_counts_for_the_rate() {
+    let server = Process::start(&["--shards", "1", "--handshake-rate", "1/2"]);
+    for _ in 0..20 {
+        assert_eq!(server.raw().write(upgrade_with("/nowhere", "")).answer().status, 404);
+    }
+    let _sessions = [server.client("/echo"), server.client("/echo")];
+    assert_eq!(server.raw().write(upgrade_with("/echo", "")).answer().status, 503);
 }
 
 #[test]

@@ -142,3 +142,20 @@ fn whoever_may_not_wait_is_closed_with_1008() {
         assert_eq!((stats.ended_rate_exceeded, stats.sessions_throttled, stats.sessions), (1, 1, 1));
     }
 }
+
+/// Each time it is held back, the shard plans to look at it again: one such plan is left, not one for each time.
+#[test]
+fn whoever_is_held_back_again_and_again_leaves_nothing_behind() {
+    let rate = Rate { per_second: 500, burst: 1 };
+    let (server, _reports) = TestServer::rig(|config| {
+        config.settings.session.message_rate = Some(rate);
+        config.settings.ping_interval = None;
+    });
+    let mut client = server.client("/eager");
+    for _ in 0..200 {
+        client.echo("x");
+    }
+    let stats = server.stats();
+    assert!(stats.sessions_throttled >= 100, "held back {} times", stats.sessions_throttled);
+    assert!(stats.timers <= 4, "{} timers", stats.timers);
+}

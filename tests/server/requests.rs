@@ -66,6 +66,16 @@ fn head_is_answered_with_the_length_of_the_body_and_without_it() {
     assert_eq!(raw.write(request("GET", "/nothing", "")).answer().header("Content-Length"), None);
 }
 
+/// RFC 9110 §9.3.2: also where the engine refuses it.
+#[test]
+fn a_head_that_is_refused_has_no_body() {
+    let (server, _events) = TestServer::desk(|_| {});
+    let mut raw = server.raw();
+    let of_head = raw.write(upgrade_with("/echo", "").replacen("GET", "HEAD", 1)).answer_to_head();
+    assert_eq!((of_head.status, of_head.header("Content-Length").is_some()), (405, true));
+    raw.assert_end();
+}
+
 #[test]
 fn a_connection_ends_when_the_client_says_so_or_speaks_1_0() {
     let (server, _events) = TestServer::desk(|_| {});

@@ -80,6 +80,12 @@ impl<K: Kernel> Uring<K> {
         if ring.free_slots() >= SLOTS_AHEAD {
             accepting.many = Some(bank);
             accepting.many_cancelled = false;
+            // A close that is submitted before it frees its slot at once and is told when the whole submission has run. Older kernels
+            // tell the accept that takes the slot before that, and it would be one with two tenants.
+            if ring.ring.has_submissions() {
+                // What is refused for the moment is handed over with the wait.
+                let _ = ring.ring.submit();
+            }
             let listener = &accepting.listener;
             ring.push(&Submission::AcceptMany { listener }, accepting.token(Operation::AcceptMany, bank));
             return;

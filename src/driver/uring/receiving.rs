@@ -72,18 +72,41 @@ impl<K: Kernel> Uring<K> {
         true
     }
 
-    /// Arms what was received from once, now that the loop has said whether it has room of its own.
+    /// Arms what was received from once, now that the loop has said whether it has room of its own. Where others wait for a long
+    /// buffer, whoever has just had one stands behind them: its receive would find data at once, and theirs would find no buffer.
     pub(super) fn arm_unarmed(&mut self) {
-        while let Some((link, poll_first)) = self.unarmed.pop() {
-            self.arm_receive(link, poll_first);
+        for index in 0..self.unarmed.len() {
+            let (link, poll_first) = self.unarmed[index];
+            let others_wait = !self.banks[self.bank_of(link)].starved[Pool::Bulk as usize].is_empty();
+            let takes_buffer = |state: &LinkState| state.pool() == Pool::Bulk && !state.flags.has(Flags::ROOM);
+            if others_wait && self.state(link).is_some_and(|state| takes_buffer(state)) {
+                self.park(link, Pool::Bulk);
+            } else {
+                self.arm_receive(link, poll_first);
+            }
+        }
+        self.unarmed.clear();
+    }
+
+    /// Has a link wait for a buffer.
+    fn park(&mut self, link: Link, pool: Pool) {
+        let bank = self.bank_of(link);
+        if let Some(state) = self.state(link)
+            && !state.flags.has(Flags::STARVED)
+        {
+            state.flags.set(Flags::STARVED);
+            self.banks[bank].starved[pool as usize].push_back(link);
         }
     }
 
-    /// Arms at most as many starved links as buffers came back: more would only end for want of one again.
-    pub(super) fn arm_starved(&mut self) {
+    /// Arms at most as many starved links as there are buffers: more would only end for want of one again. Answers whether
+    /// others are left that could be armed if those turned out to have nothing to read.
+    pub(super) fn arm_starved(&mut self) -> bool {
+        let mut are_left = false;
         for bank in 0..self.banks.len() {
             for pool in Pool::ALL {
-                let mut budget = self.banks[bank].ring.pools().of(pool).take_returned();
+                let free = self.banks[bank].ring.pools().of(pool).free();
+                let mut budget = free;
                 while budget > 0
                     && let Some(link) = self.banks[bank].starved[pool as usize].pop_front()
                 {
@@ -95,8 +118,10 @@ impl<K: Kernel> Uring<K> {
                         budget -= usize::from(self.arm_receive(link, true));
                     }
                 }
+                are_left |= free > 0 && !self.banks[bank].starved[pool as usize].is_empty();
             }
         }
+        are_left
     }
 
     pub(super) fn received(
@@ -173,7 +198,7 @@ impl<K: Kernel> Uring<K> {
     /// Takes the room back that so many bytes were received into.
     fn fill_room(&mut self, link: Link, count: usize) -> Option<Room> {
         let state = self.state(link)?;
-        state.flags.clear(Flags::ROOM | Flags::ROOM_ARMED);
+        state.flags.clear(Flags::ROOM | Flags::ROOM_ARMED | Flags::ROOM_UNWANTED);
         state.misfits = 0;
         let mut room = self.rooms.remove(&link).expect("it was received into");
         // SAFETY: says the completion of the receive, which was for one time.
@@ -185,7 +210,7 @@ impl<K: Kernel> Uring<K> {
     pub(super) fn let_room_go(&mut self, link: Link) {
         let Some(state) = self.state(link) else { return };
         if state.flags.has(Flags::ROOM) && !state.flags.has(Flags::RECEIVE_ARMED) {
-            state.flags.clear(Flags::ROOM);
+            state.flags.clear(Flags::ROOM | Flags::ROOM_UNWANTED);
             self.rooms.remove(&link);
         }
     }
@@ -238,15 +263,16 @@ impl<K: Kernel> Uring<K> {
     fn receive_failed(&mut self, source: Source, link: Link, errno: i32) -> Option<Completion> {
         match (errno, source) {
             (libc::ENOBUFS, Source::Pool(pool)) => {
-                self.state(link)?.flags.set(Flags::STARVED);
-                let bank = self.bank_of(link);
-                self.banks[bank].starved[pool as usize].push_back(link);
+                self.park(link, pool);
                 None
             }
             // Ours, or the kernel's under pressure: armed again if it is wanted.
             (libc::ECANCELED | libc::EINTR | libc::EAGAIN, _) => {
                 if planted(Fault::InterruptedForgotten) {
                     return None;
+                }
+                if self.state(link)?.flags.has(Flags::ROOM_UNWANTED) {
+                    self.let_room_go(link);
                 }
                 self.arm_receive(link, true);
                 None
