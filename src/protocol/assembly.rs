@@ -17,6 +17,14 @@ use crate::base::limits::{Delivery, Limits};
 use bytes::{Buf, BytesMut};
 use std::ops::Range;
 
+/// The longest payload whose length stands in a header's second byte (RFC 6455 §5.2) …
+const SHORT_PAYLOAD_BYTES_MAX: usize = 125;
+/// … and that header, with a masking key.
+const SHORT_HEADER_BYTES: usize = 6;
+/// The first byte of a whole message's frame.
+const FINAL_TEXT: u8 = 0x80 | Opcode::Text as u8;
+const FINAL_BINARY: u8 = 0x80 | Opcode::Binary as u8;
+
 /// Bytes lent to the core, and how far they have been read.
 #[derive(Debug)]
 pub(super) struct Input<'a> {
@@ -176,10 +184,13 @@ pub(super) fn next_step<R: Role>(
     input: &mut Input<'_>,
     limits: &Limits,
 ) -> Result<Step, ProtocolError> {
-    if unfinished.is_none()
-        && let Some(step) = whole_message::<R>(input, limits)?
-    {
-        return Ok(step);
+    if unfinished.is_none() {
+        if let Some((kind, payload)) = short_message::<R>(input, short_bytes_max(limits))? {
+            return Ok(Step::Message(kind, Payload::Lent(payload)));
+        }
+        if let Some(step) = whole_message::<R>(input, limits)? {
+            return Ok(step);
+        }
     }
     if unfinished.is_none() && input.rest().is_empty() {
         return Ok(Step::Starved);
@@ -204,6 +215,47 @@ pub(super) fn read_room(
         *unfinished = None;
     }
     Ok(message)
+}
+
+/// What limits let pass without another look, of messages in one frame.
+#[inline]
+pub(super) fn short_bytes_max(limits: &Limits) -> usize {
+    let most = match limits.delivery {
+        Delivery::Whole => limits.message_bytes_max.min(limits.frame_bytes_max),
+        Delivery::Chunks => usize::try_from(limits.streamed_bytes_max).unwrap_or(usize::MAX),
+    };
+    most.min(SHORT_PAYLOAD_BYTES_MAX)
+}
+
+/// The commonest case of all: a message from a client in one frame with a header of six bytes, which lies whole in the input and
+/// has at most `bytes_max` bytes of payload. Reads nothing in any other case.
+#[inline]
+pub(super) fn short_message<R: Role>(
+    input: &mut Input<'_>,
+    bytes_max: usize,
+) -> Result<Option<(MessageKind, Range<usize>)>, ProtocolError> {
+    let Some((&[first, second, a, b, c, d], behind)) = input.rest().split_first_chunk() else { return Ok(None) };
+    let kind = match first {
+        FINAL_TEXT => MessageKind::Text,
+        FINAL_BINARY => MessageKind::Binary,
+        _ => return Ok(None),
+    };
+    // Without the bit that says it is masked the length is too much.
+    let length = usize::from(second ^ 0x80);
+    if !R::RECEIVES_MASKED || length > bytes_max.min(behind.len()) {
+        return Ok(None);
+    }
+    if SHORT_HEADER_BYTES + length >= input.taken_from {
+        return Ok(None);
+    }
+    input.take(SHORT_HEADER_BYTES);
+    let payload = input.take(length);
+    let bytes = &mut input.bytes[payload.clone()];
+    apply_mask(bytes, MaskingKey::new([a, b, c, d]));
+    if kind == MessageKind::Text && utf8::validate_whole(bytes).is_none() {
+        return Err(ProtocolError::TextNotUtf8);
+    }
+    Ok(Some((kind, payload)))
 }
 
 /// The common case: a message in one frame that lies whole in the input. Reads nothing in any other case.

@@ -209,6 +209,9 @@ impl<R: Role> Encoder<R> {
 fn append_frame<R: Role>(key: R::FrameKey, fin: bool, opcode: Opcode, payload: &[u8], out: &mut Vec<u8>) {
     let mask = R::mask(key);
     let header = FrameHeader { fin, opcode, mask, payload_len: payload.len() as u64 };
+    if mask.is_none() && payload.len() <= INLINE_BYTES_MAX {
+        return append_short(&header, payload, out);
+    }
     out.reserve(HEADER_BYTES_MAX + payload.len());
     header.append_to(out);
     let payload_start = out.len();
@@ -216,6 +219,38 @@ fn append_frame<R: Role>(key: R::FrameKey, fin: bool, opcode: Opcode, payload: &
     if let Some(key) = mask {
         apply_mask(&mut out[payload_start..], key);
     }
+}
+
+/// The longest payload that is copied inline.
+const INLINE_BYTES_MAX: usize = 64;
+/// A header without a masking key, of a payload that is no longer.
+const INLINE_HEADER_BYTES: usize = 2;
+
+/// Appends a short frame. Into room of a length that the compiler knows, of which what is too much is taken back: an ordinary copy is
+/// a call, which costs as much as all else that is written of a short message.
+#[inline]
+fn append_short(header: &FrameHeader, payload: &[u8], out: &mut Vec<u8>) {
+    let end = out.len() + INLINE_HEADER_BYTES + payload.len();
+    out.extend_from_slice(&[0; INLINE_HEADER_BYTES + INLINE_BYTES_MAX]);
+    let room: &mut [u8; INLINE_HEADER_BYTES + INLINE_BYTES_MAX] = out.last_chunk_mut().expect("just appended");
+    [room[0], room[1]] = header.short();
+    let room = &mut room[INLINE_HEADER_BYTES..][..payload.len()];
+    match payload.len() {
+        0..4 => room.iter_mut().zip(payload).for_each(|(to, from)| *to = *from),
+        4..8 => copy_ends::<4>(room, payload),
+        8..16 => copy_ends::<8>(room, payload),
+        16..32 => copy_ends::<16>(room, payload),
+        _ => copy_ends::<32>(room, payload),
+    }
+    out.truncate(end);
+}
+
+/// Copies `N..=2 * N` bytes as the first `N` and the last `N`, which may overlap.
+#[inline]
+fn copy_ends<const N: usize>(to: &mut [u8], from: &[u8]) {
+    let at_least_n = "the caller chose N by the payload's length";
+    *to.first_chunk_mut().expect(at_least_n) = *from.first_chunk::<N>().expect(at_least_n);
+    *to.last_chunk_mut().expect(at_least_n) = *from.last_chunk::<N>().expect(at_least_n);
 }
 
 #[cfg(test)]
@@ -239,6 +274,22 @@ mod tests {
         server.encode_first((), MessageKind::Text, b"Hel", &mut out).expect("open");
         server.encode_next((), b"lo", true, &mut out).expect("under way");
         assert_eq!(out, [0x01, 0x03, 0x48, 0x65, 0x6c, 0x80, 0x02, 0x6c, 0x6f]);
+    }
+
+    #[test]
+    fn frames_of_any_length_stand_one_behind_the_other() {
+        let payload: Vec<u8> = (0..300).map(|index| index as u8).collect();
+        let (mut out, mut expected) = (Vec::new(), Vec::new());
+        let mut server = Encoder::<Server>::default();
+        for length in (0..=300).chain((0..=300).rev()) {
+            server.encode_message((), Message::Binary(&payload[..length]), &mut out).expect("open");
+            let mut bits = [0; HEADER_BYTES_MAX];
+            let header = FrameHeader { fin: true, opcode: Opcode::Binary, mask: None, payload_len: length as u64 };
+            let header_len = header.encode(&mut bits);
+            expected.extend_from_slice(&bits[..header_len]);
+            expected.extend_from_slice(&payload[..length]);
+            assert_eq!(out, expected, "{length}");
+        }
     }
 
     #[test]

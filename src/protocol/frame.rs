@@ -153,6 +153,13 @@ impl FrameHeader {
         self.put(|bytes| out.extend_from_slice(bytes));
     }
 
+    /// Its bytes, if there is no masking key and the payload is short: two.
+    #[inline]
+    pub(super) fn short(&self) -> [u8; 2] {
+        debug_assert!(self.mask.is_none() && self.payload_len <= 125);
+        [(u8::from(self.fin) << 7) | self.opcode as u8, self.payload_len as u8]
+    }
+
     /// Gives its bytes in pieces of a length that the compiler knows: such a copy is a store, and one of a length that is only
     /// known when it runs is a call that waits for the bytes to be written one by one (9 ns of a short message's 65).
     #[inline]

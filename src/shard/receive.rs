@@ -308,6 +308,16 @@ fn read_events<H: Handler>(
     work_before: u64,
 ) -> Read {
     while core.may_work_on(work_before) && !core.stops_reading {
+        match events.next_short_message() {
+            Ok(Some(message)) => {
+                if core.begin_message(link) {
+                    handler.on_message(&mut Session::new(core, link), message);
+                }
+                continue;
+            }
+            Ok(None) => {}
+            Err(failure) => return Read::End(Ending::Failed(failure)),
+        }
         let event = match events.next_event() {
             Ok(Some(event)) => event,
             Ok(None) => return Read::All,
