@@ -341,7 +341,9 @@ impl Epoll {
             Ok(()) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: None }),
             Err(error) => state.sending.take().map(|batch| Completion::Sent { link, batch, error: Some(error) }),
         };
-        self.ended.extend(ended);
+        if let Some(ended) = ended {
+            self.ended.push_back(ended);
+        }
         self.watch(link);
     }
 
@@ -396,7 +398,15 @@ fn send_part(socket: &Socket, batch: &mut Batch) -> io::Result<()> {
 }
 
 /// One system call: at most `room` bytes and [`SEND_PARTS_MAX`] parts.
-fn send_once(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usize> {
+fn send_once(socket: &Socket, batch: &Batch, room: usize) -> io::Result<usize> {
+    let mut parts = batch.remaining();
+    match (parts.next(), parts.next()) {
+        (Some(only), None) => socket.send_with_flags(&only[..only.len().min(room)], batch.flags()),
+        _ => send_parts(socket, batch, room),
+    }
+}
+
+fn send_parts(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SEND_PARTS_MAX];
     let mut count = 0;
     for (slice, part) in slices.iter_mut().zip(batch.remaining()) {
@@ -408,10 +418,7 @@ fn send_once(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usiz
             break;
         }
     }
-    match &slices[..count] {
-        [part] => socket.send_with_flags(part, batch.flags()),
-        parts => socket.send_vectored_with_flags(parts, batch.flags()),
-    }
+    socket.send_vectored_with_flags(&slices[..count], batch.flags())
 }
 
 /// Nothing is wrong: there was nothing to do, and epoll says when there is.

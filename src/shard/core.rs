@@ -344,7 +344,14 @@ impl<T> Core<T> {
     // Time
 
     /// Puts a session's next deadline into the wheel, unless an earlier look is planned already.
+    #[inline]
     pub(super) fn arm_timer(&mut self, key: Key) {
+        if self.sessions.get(key).is_some_and(|state| !self.deadlines.are_planned(state)) {
+            self.plan_look(key);
+        }
+    }
+
+    fn plan_look(&mut self, key: Key) {
         let Some(state) = self.sessions.get_mut(key) else { return };
         let look = self.deadlines.look_at(self.now);
         let due = match self.deadlines.next(key, state, &self.options) {

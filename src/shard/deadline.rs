@@ -43,22 +43,43 @@ pub(super) struct Deadlines {
     close: Option<u32>,
     stall: u32,
     linger: u32,
+    /// The shortest ping interval that chance makes of it, and the idle timeout; so long that neither comes if there is none.
+    ping_least: u32,
+    idle_least: u32,
 }
 
 impl Deadlines {
     pub(super) fn new(settings: &ShardSettings) -> Self {
         let ticks = |duration: Duration| Tick::count(duration).max(1);
         let unless_never = |duration: Duration| Some(ticks(duration)).filter(|ticks| *ticks < Tick::SPAN_MAX);
+        let idle = settings.idle_timeout.and_then(unless_never);
+        let ping_interval = settings.ping_interval.and_then(unless_never);
         Self {
             handshake: unless_never(settings.handshake_timeout),
-            idle: settings.idle_timeout.and_then(unless_never),
-            ping_interval: settings.ping_interval.and_then(unless_never),
+            idle,
+            ping_interval,
             pong: unless_never(settings.pong_timeout),
             close: unless_never(settings.close_timeout),
             // It is also how often a session is looked at.
             stall: ticks(settings.stall_timeout).min(Tick::SPAN_MAX / 4),
             linger: ticks(LINGER),
+            ping_least: ping_interval.map_or(Tick::SPAN_MAX / 2, |interval| interval - interval / 10),
+            idle_least: idle.unwrap_or(Tick::SPAN_MAX / 2),
         }
+    }
+
+    /// Whether it is certain that no deadline comes before the look that is planned: so it is at nearly every end of a send, and the
+    /// deadlines need not be compared.
+    #[inline]
+    pub(super) fn are_planned<T>(&self, state: &SessionState<T>) -> bool {
+        let is_behind = |since: Tick, ticks: u32| since.plus(ticks).reached(state.timer_at);
+        let is_ordinary = state.stage == Stage::Open && state.extra.is_none();
+        is_ordinary
+            && state.flags.has(Flags::TIMED)
+            && !state.flags.has(Flags::PINGED | Flags::THROTTLED)
+            && is_behind(state.last_sent, self.stall)
+            && is_behind(state.last_received, self.ping_least)
+            && is_behind(state.last_message, self.idle_least)
     }
 
     /// The earliest deadline of a session.

@@ -44,9 +44,15 @@ impl Producers {
         topics.last().cloned()
     }
 
+    /// Whether anybody is held back for a consumer of this shard.
+    #[inline]
+    pub(super) fn holds_up_any(&self) -> bool {
+        !self.by_consumer.is_empty()
+    }
+
     /// A consumer's queue is short again, or it is gone.
     pub(super) fn let_go(&mut self, consumer: Key) -> Option<HeldUp> {
-        if self.by_consumer.is_empty() { None } else { self.by_consumer.remove(&consumer) }
+        self.by_consumer.remove(&consumer)
     }
 
     /// One more consumer for which a session of this shard is held back.

@@ -472,7 +472,18 @@ impl Queue {
         if let Some(batch) = self.next.take() {
             batches.put(batch);
         }
-        *self = Self::default();
+        if self.is_bare() {
+            (self.in_flight, self.fragmented, self.farewell_bytes) = (0, false, 0);
+            (self.last_number, self.charged_leaving) = (0, 0);
+        } else {
+            *self = Self::default();
+        }
+    }
+
+    /// Whether nothing waits and no list has memory: so it is with most queues that are given back.
+    fn is_bare(&self) -> bool {
+        let has_lists = self.waiting.capacity() > 0 || self.behind.capacity() > 0;
+        !has_lists && self.control.is_none() && self.slots.is_none()
     }
 }
 

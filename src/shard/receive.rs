@@ -597,12 +597,18 @@ impl<T> Core<T> {
     }
 
     /// Takes what came from what the session's rates allow.
+    #[inline]
     fn apply_rates(&mut self, key: Key, bytes: u64, messages: u64) -> Option<Ending> {
-        let state = self.sessions.get_mut(key).filter(|state| state.stage == Stage::Open)?;
-        let SessionOptions { message_rate, byte_rate, rate_answer, .. } = *self.options.get(state.options);
-        if message_rate.is_none() && byte_rate.is_none() {
+        let options = self.options.get(self.sessions.get(key)?.options);
+        if options.message_rate.is_none() && options.byte_rate.is_none() {
             return None;
         }
+        self.take_from_rates(key, bytes, messages)
+    }
+
+    fn take_from_rates(&mut self, key: Key, bytes: u64, messages: u64) -> Option<Ending> {
+        let state = self.sessions.get_mut(key).filter(|state| state.stage == Stage::Open)?;
+        let SessionOptions { message_rate, byte_rate, rate_answer, .. } = *self.options.get(state.options);
         let rare = state.rare_mut();
         let messages = message_rate.map(|rate| rare.messages.take(rate, messages, self.uptime));
         let bytes = byte_rate.map(|rate| rare.bytes.take(rate, bytes, self.uptime));

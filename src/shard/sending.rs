@@ -233,7 +233,14 @@ impl<T> Core<T> {
     }
 
     /// A consumer's queue is short again, or the consumer is gone.
+    #[inline]
     pub(super) fn let_producers_go(&mut self, consumer: Key) {
+        if self.producers.holds_up_any() {
+            self.release_producers_of(consumer);
+        }
+    }
+
+    fn release_producers_of(&mut self, consumer: Key) {
         let Some(held_up) = self.producers.let_go(consumer) else { return };
         for producer in held_up.sessions {
             match self.local(producer) {
