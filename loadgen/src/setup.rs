@@ -160,8 +160,8 @@ fn check_request(url: &Target, connect: &ConnectArgs) -> io::Result<()> {
 fn driver(kind: DriverKind) -> io::Result<DriverKind> {
     match kind {
         DriverKind::Epoll => Ok(DriverKind::Epoll),
-        DriverKind::Uring => probe_uring().map(|()| DriverKind::Uring),
-        DriverKind::Auto => Ok(match probe_uring() {
+        DriverKind::Uring => probe_uring(false).map(|()| DriverKind::Uring),
+        DriverKind::Auto => Ok(match probe_uring(false) {
             Ok(()) => DriverKind::Uring,
             Err(error) => {
                 eprintln!("ringload: runs on epoll, because io_uring is refused: {error}");
