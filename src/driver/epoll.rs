@@ -406,6 +406,7 @@ fn send_once(socket: &Socket, batch: &Batch, room: usize) -> io::Result<usize> {
     }
 }
 
+/// The same for a batch of several parts.
 fn send_parts(socket: &Socket, batch: &Batch, mut room: usize) -> io::Result<usize> {
     let mut slices = [IoSlice::new(&[]); SEND_PARTS_MAX];
     let mut count = 0;

@@ -238,7 +238,7 @@ impl<R> Events<'_, R> {
 
 impl<R: Role> Events<'_, R> {
     /// The next event, if it is a message from a client that lies whole in the bytes lent, in one frame of at most 125 bytes: what
-    /// most events are, at half the cost. `None` says nothing of what is next: ask [`Events::next_event`].
+    /// most events are, without the detour through [`Event`]. `None` says nothing of what is next: ask [`Events::next_event`].
     ///
     /// # Errors
     /// As [`Events::next_event`].

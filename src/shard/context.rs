@@ -309,7 +309,8 @@ impl<'a, T> Session<'a, T> {
 
     // Its state
 
-    /// Stops receiving. What has been received already still comes. While nothing is received, neither the end of the
+    /// Stops receiving. What the read at hand has brought still comes, but for bytes that would be too much work for this turn: they
+    /// wait until it receives again. While nothing is received, neither the end of the
     /// peer nor its silence is noticed; `idle_timeout` and `lifetime_max` run on.
     pub fn pause_receiving(&mut self) {
         let key = self.key;

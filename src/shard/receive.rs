@@ -126,7 +126,8 @@ impl<D: Driver, H: Handler> Shard<D, H> {
                 self.finish(link, Stage::FinishingLong, &CloseCause::Protocol(error));
             }
             Ending::Failed(Failure::Head(error)) => {
-                let (Self { handler, core, .. }, response) = (&mut *self, Response::from(error));
+                let response = Response::from(error);
+                let Self { handler, core, .. } = self;
                 if shielded(|| handler.on_refused(&mut Context::new(core, Some(link)), None, &response)).is_none() {
                     return self.end_after_panic(link);
                 }
