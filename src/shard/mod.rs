@@ -23,6 +23,7 @@ mod producers;
 mod publishing;
 mod queue;
 mod receive;
+mod requests;
 mod sending;
 mod session;
 mod settings;
