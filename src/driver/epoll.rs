@@ -5,7 +5,7 @@
 //! turn's time.
 //!
 //! ```text
-//!  verbs ──▶ whatever they end at once ─────────────────────────▶ told in the next turn
+//!  verbs ──▶ whatever they end at once ──▶ told in the next turn, or, behind a `submit`, in this one
 //!  wait  ──▶ writable: sends on, finishes connecting; accepts ──▶ told in this turn
 //!        └─▶ readable: received when the loop asks ─────────────▶ told in this turn
 //! ```
@@ -68,8 +68,8 @@ pub struct Epoll {
     starved: VecDeque<Link>,
     /// What ended and has not been told.
     ended: VecDeque<Completion>,
-    /// How many of these are this turn's. What a verb ends waits for the next: a loop that always has something more
-    /// to send comes to the end of its turn.
+    /// How many of these are this turn's. What a verb ends waits for the next, or for a `submit`: a loop that always has
+    /// something more to send comes to the end of its turn.
     ended_before: usize,
     /// Links that can be received from in this turn.
     readable: VecDeque<Link>,
@@ -531,7 +531,9 @@ impl Driver for Epoll {
     }
 
     fn submit(&mut self) -> io::Result<()> {
-        // Everything was handed over as soon as it was asked for.
+        // Everything was handed over as soon as it was asked for. Whoever has sent may send again what comes in this turn: were
+        // it kept for the next, all that comes from all links would leave the cache before it is sent.
+        self.ended_before = self.ended.len();
         Ok(())
     }
 

@@ -202,7 +202,8 @@ pub trait Driver {
     fn recycle_rest(&mut self, buffer: Buffer, rest: BytesMut);
     /// What wakes this driver's [`Driver::wait`] from any thread.
     fn waker(&self) -> Waker;
-    /// Hands to the kernel what was started, in the middle of a turn: what is to be sent is still in the cache.
+    /// Hands to the kernel what was started, in the middle of a turn: what is to be sent is still in the cache. What ends by that
+    /// may be told in this turn already: a loop that does it for each send does not come to the turn's end.
     ///
     /// # Errors
     /// As [`Driver::wait`].

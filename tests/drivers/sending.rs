@@ -1,8 +1,8 @@
 //! Sending: progress that is told, ends that are told once, and an end of stream behind all bytes.
 
-use crate::{PATIENCE, accepted_link, batch_of, listener, next_accepted, pattern, reset, turn, turn_until};
+use crate::{PATIENCE, accepted_link, batch_of, epoll, listener, next_accepted, pattern, reset, turn, turn_until};
 use ringwave::base::limits::{KIB, SEND_BYTES_MAX, SEND_BYTES_MORE};
-use ringwave::driver::{Batch, Completion, Driver};
+use ringwave::driver::{Batch, Completion, Driver, Epoll};
 use socket2::{Domain, Socket, Type};
 use std::io::{ErrorKind, Read, Write};
 use std::net::SocketAddr;
@@ -16,6 +16,30 @@ every_driver! {
     a_batch_in_many_parts_arrives_whole,
     the_stream_ends_behind_all_bytes,
     a_peer_that_is_gone_is_an_error,
+}
+
+/// On epoll a send that fits ends at once. It is told of in the next turn; in this one if the loop has handed over what it started.
+#[test]
+fn what_has_left_is_told_of_after_a_submit() {
+    let mut driver = epoll(10);
+    let (link, mut peer) = accepted_link(&mut driver);
+    turn(&mut driver, Duration::ZERO, |_, completion| panic!("{completion:?}"));
+    let mut is_sent = |driver: &mut Epoll| match driver.next_completion() {
+        Some(Completion::Sent { error: None, .. }) => true,
+        None => false,
+        other => panic!("{other:?}"),
+    };
+    driver.send(link, batch_of(b"one"));
+    assert!(!is_sent(&mut driver));
+    driver.submit().expect("there is nothing to refuse");
+    assert!(is_sent(&mut driver) && !is_sent(&mut driver));
+    driver.send(link, batch_of(b"two"));
+    assert!(!is_sent(&mut driver));
+    driver.wait(Some(PATIENCE)).expect("the driver waits");
+    assert!(is_sent(&mut driver) && !is_sent(&mut driver));
+    let mut read = [0; 6];
+    peer.read_exact(&mut read).expect("both come");
+    assert_eq!(&read, b"onetwo");
 }
 
 fn a_long_batch_tells_of_its_parts<D: Driver>(mut driver: D) {
