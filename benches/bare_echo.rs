@@ -6,6 +6,7 @@
 
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD as BASE64;
+use ringwave::base::limits::FLUSH_BYTES;
 use ringwave::driver::{Batch, BatchPool, Completion, Driver, Link, Uring, UringConfig, listen_on};
 use sha1::{Digest, Sha1};
 use std::io::{self, Read, Write};
@@ -48,7 +49,14 @@ impl BareEcho {
     fn serve(mut self, mut count: usize) -> io::Result<()> {
         while count > 0 {
             self.driver.wait(None)?;
+            let mut unsent = 0;
             while let Some(completion) = self.driver.next_completion() {
+                // In time, as the server does it: while it is in the cache.
+                if unsent >= FLUSH_BYTES {
+                    unsent = 0;
+                    self.flush();
+                    self.driver.submit()?;
+                }
                 match completion {
                     Completion::Accepted { link, .. } => {
                         if link.index() >= self.sides.len() {
@@ -61,6 +69,7 @@ impl BareEcho {
                         let side = &mut self.sides[link.index()];
                         let batch = side.waiting.get_or_insert_with(|| self.batches.take());
                         self.dirty.push(link);
+                        unsent += buffer.len();
                         // What is long is sent on where it lies, as the server does it.
                         if self.mode == Mode::Echo
                             && let Some(mut block) = self.driver.take_bytes(&buffer)
@@ -95,15 +104,19 @@ impl BareEcho {
                     _ => {}
                 }
             }
-            for link in self.dirty.drain(..) {
-                let side = &mut self.sides[link.index()];
-                if let Some(batch) = side.waiting.take_if(|_| !side.sending) {
-                    side.sending = true;
-                    self.driver.send(link, batch);
-                }
-            }
+            self.flush();
         }
         Ok(())
+    }
+
+    fn flush(&mut self) {
+        for link in self.dirty.drain(..) {
+            let side = &mut self.sides[link.index()];
+            if let Some(batch) = side.waiting.take_if(|_| !side.sending) {
+                side.sending = true;
+                self.driver.send(link, batch);
+            }
+        }
     }
 }
 

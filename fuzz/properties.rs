@@ -116,7 +116,8 @@ fn read_taken<'a, R: Role>(
     for mut piece in pieces {
         read += piece.len();
         while !piece.is_empty()
-            && let Some((mut bytes, most)) = connection.decoder.lend_room(least)
+            && let Some((mut bytes, most)) =
+                connection.decoder.lend_room(least, [0, 100, HELD_BYTES_MAX][piece.len() % 3])
         {
             let (here, rest) = piece.split_at(piece.len().min(most).min(bytes.capacity() - bytes.len()));
             bytes.extend_from_slice(here);

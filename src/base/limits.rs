@@ -76,6 +76,11 @@ pub const ASSEMBLY_STEP_BYTES_MIN: usize = 256 * KIB;
 pub const ASSEMBLY_QUADRUPLED_BYTES_MAX: usize = MIB;
 /// … and twice as long below this.
 pub const ASSEMBLY_DOUBLED_BYTES_MAX: usize = 8 * MIB;
+/// After a long read there is room for so many bytes more of such a message at once, while a shard's memory is plentiful: what
+/// has come of it is moved once.
+pub const ASSEMBLY_BYTES_AHEAD: usize = MIB;
+/// It is plentiful while less than one part of so many is used.
+pub const MEMORY_PLENTIFUL_PARTS: usize = 4;
 /// Most connections of a shard: an index has 32 bits, of which this leaves headroom.
 pub const LINKS_MAX: usize = 1 << 27;
 /// Ready connections that the kernel may queue on a listener.

@@ -422,13 +422,14 @@ impl Unfinished {
 
     /// Lends out the memory in which the frame at hand is gathered, with room for what it lacks: if that is at least `least`
     /// bytes, or the end of so many, lest the next message be cut where it need not be. Answers how many may be written.
-    pub(super) fn lend_room(&mut self, least: usize) -> Option<(Vec<u8>, usize)> {
+    pub(super) fn lend_room(&mut self, least: usize, ahead: usize) -> Option<(Vec<u8>, usize)> {
         let frame = self.frame.filter(|frame| !frame.opcode.is_control())?;
         let Some(Assembly { payload: SoFar::Gathered { buffer, .. }, .. }) = &mut self.message else { return None };
         let lacking = usize::try_from(frame.remaining).unwrap_or(usize::MAX);
         // Before the first byte there is no memory that a room would be in proportion to.
         let is_worth_while = buffer.capacity() > 0 && lacking.max(buffer.capacity()) >= least;
-        is_worth_while.then(|| (buffer.lend(least.min(lacking), frame.fin.then_some(frame.remaining)), lacking))
+        let rest = frame.fin.then_some(frame.remaining);
+        is_worth_while.then(|| (buffer.lend(least.min(lacking), rest, ahead), lacking))
     }
 
     fn read_room(&mut self, bytes: Vec<u8>, count: usize) -> Result<Option<(MessageKind, Prepared)>, ProtocolError> {

@@ -128,10 +128,11 @@ impl<R: Role> Decoder<R> {
     /// Lends out the memory in which the message at hand is gathered, so that more of it is received straight into that: behind
     /// what is there, as far as there is capacity, and not more than the number of bytes that comes with it. Only if some of the
     /// message has come, and at least `least` bytes of it are here or lacking of the frame at hand. The memory grows as if so many
-    /// had come: call it only when so many have. Until [`Decoder::read_room`] nothing may be received.
-    pub fn lend_room(&mut self, least: usize) -> Option<(Vec<u8>, usize)> {
+    /// had come: call it only when so many have. Where memory is plentiful it may grow by as many as `ahead` bytes that the frame
+    /// lacks, so that what has come is moved less. Until [`Decoder::read_room`] nothing may be received.
+    pub fn lend_room(&mut self, least: usize, ahead: usize) -> Option<(Vec<u8>, usize)> {
         match &mut self.state {
-            State::Frames(Some(unfinished)) => unfinished.lend_room(least),
+            State::Frames(Some(unfinished)) => unfinished.lend_room(least, ahead),
             _ => None,
         }
     }

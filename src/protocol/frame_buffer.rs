@@ -77,12 +77,25 @@ impl FrameBuffer {
         if self.lent > 0 { self.lent } else { self.bytes.capacity() }
     }
 
+    const fn spare(&self) -> usize {
+        self.bytes.capacity() - self.bytes.len()
+    }
+
     /// Lends its memory out, so that what follows is written behind what is there: at least `least` bytes, of the `rest` that the
-    /// message lacks if that is known. Nothing may be done with it until that has come back.
-    pub(super) fn lend(&mut self, least: usize, rest: Option<u64>) -> Vec<u8> {
+    /// message lacks if that is known. Where it grows for that, or is lent for the first time, then up to `ahead` bytes of those.
+    /// Nothing may be done with it until that has come back.
+    pub(super) fn lend(&mut self, least: usize, rest: Option<u64>, ahead: usize) -> Vec<u8> {
         debug_assert!(self.lent == 0 && !self.bytes.is_empty());
-        if self.bytes.capacity() - self.bytes.len() < least {
+        let has_room = self.spare() >= least;
+        if !has_room {
             self.grow(least, rest.map(|rest| rest - least as u64));
+        }
+        let ahead = rest.map_or(0, |rest| usize::try_from(rest).unwrap_or(usize::MAX).min(ahead));
+        if self.spare() < ahead && !(self.was_lent && has_room) {
+            // Where memory is reallocated, what is spare of it may be moved too.
+            let mut bytes = Vec::with_capacity(self.bytes.len() + ahead);
+            bytes.extend_from_slice(&self.bytes);
+            self.bytes = bytes;
         }
         self.lent = self.bytes.capacity();
         self.was_lent = true;
@@ -194,6 +207,37 @@ mod tests {
         let mut buffer = FrameBuffer::default();
         buffer.push(b"x", Some(u64::MAX));
         assert_eq!(buffer.capacity(), ASSEMBLY_BYTES_FIRST);
+    }
+
+    /// What is ahead is given at once, of what the message lacks; and again only when that is full.
+    #[test]
+    fn where_memory_is_plentiful_it_grows_ahead_of_what_comes() {
+        const FIRST: usize = 64 * KIB;
+        for (length, capacities) in [
+            (100_000, &[100_000][..]),
+            (MIB, &[MIB]),
+            // As far ahead; twice that; and what is left.
+            (4 * MIB, &[FIRST + MIB, 2 * (FIRST + MIB + HEADER_ROOM) - HEADER_ROOM, 4 * MIB]),
+        ] {
+            let mut buffer = FrameBuffer::default();
+            buffer.push(&[b'x'; FIRST], Some((length - FIRST) as u64));
+            let mut expected = capacities.iter().map(|bytes| bytes + HEADER_ROOM);
+            let (mut came, mut capacity) = (FIRST, 0);
+            while came < length {
+                let mut bytes = buffer.lend((16 * KIB).min(length - came), Some((length - came) as u64), MIB);
+                assert_eq!(buffer.capacity(), bytes.capacity());
+                if bytes.capacity() != capacity {
+                    capacity = bytes.capacity();
+                    assert_eq!(Some(capacity), expected.next(), "{came} of {length}");
+                }
+                let count = (200 * KIB).min(bytes.capacity() - bytes.len());
+                bytes.resize(bytes.len() + count, b'y');
+                assert_eq!(buffer.take_back(bytes, count).len(), count);
+                came += count;
+            }
+            assert_eq!(expected.next(), None);
+            assert_eq!(buffer.payload()[FIRST - 1..=FIRST], *b"xy");
+        }
     }
 
     #[test]

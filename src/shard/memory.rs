@@ -12,6 +12,7 @@ use super::core::Core;
 use super::session::Stage;
 use super::stats::DropReason;
 use crate::base::key::Key;
+use crate::base::limits::MEMORY_PLENTIFUL_PARTS;
 use bytes::Bytes;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,6 +76,10 @@ impl Memory {
 
     pub(super) fn is_used_up(&self) -> bool {
         self.used() > self.max
+    }
+
+    pub(super) fn is_plentiful(&self) -> bool {
+        self.used() < self.max / MEMORY_PLENTIFUL_PARTS
     }
 
     /// Relief goes on until so much is used, lest it be sought again at once.

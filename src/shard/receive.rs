@@ -12,7 +12,7 @@ use super::shielded;
 use crate::base::clock::Tick;
 use crate::base::fault::{Fault, planted};
 use crate::base::key::Key;
-use crate::base::limits::{Delivery, HELD_BYTES_SPARED, Limits};
+use crate::base::limits::{ASSEMBLY_BYTES_AHEAD, Delivery, HELD_BYTES_SPARED, Limits};
 use crate::driver::{BLOCK_SHARES, Buffer, Driver, Link, Room};
 use crate::protocol::close::{CloseCode, CloseFrame};
 use crate::protocol::decoder::{Decoder, Event, Events};
@@ -75,7 +75,7 @@ impl<D: Driver, H: Handler> Shard<D, H> {
     }
 
     /// All of so many bytes was read, or has ended the session. Where they were many, and more of the same message is to come,
-    /// that is received into it: so what is kept for bytes to come is in proportion to those that came.
+    /// that is received into it: so what is kept for bytes to come is in proportion to those that came, unless memory is plentiful.
     fn on_read(&mut self, link: Link, count: usize, ending: Option<Ending>) {
         if ending.is_some() {
             self.on_ending(link, ending);
@@ -402,7 +402,8 @@ impl<T> Core<T> {
             return None;
         }
         let before = state.decoder.held_bytes();
-        let room = state.decoder.lend_room(least);
+        let ahead = if self.memory.is_plentiful() { ASSEMBLY_BYTES_AHEAD } else { 0 };
+        let room = state.decoder.lend_room(least, ahead);
         let held = state.decoder.held_bytes();
         self.memory.recharge(before, held);
         room

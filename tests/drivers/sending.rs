@@ -24,7 +24,7 @@ fn what_has_left_is_told_of_after_a_submit() {
     let mut driver = epoll(10);
     let (link, mut peer) = accepted_link(&mut driver);
     turn(&mut driver, Duration::ZERO, |_, completion| panic!("{completion:?}"));
-    let mut is_sent = |driver: &mut Epoll| match driver.next_completion() {
+    let is_sent = |driver: &mut Epoll| match driver.next_completion() {
         Some(Completion::Sent { error: None, .. }) => true,
         None => false,
         other => panic!("{other:?}"),

@@ -180,7 +180,7 @@ fn unfinished_messages_count_and_the_largest_ends() {
 }
 
 /// Whoever announces much and sends little costs little: four times what has come, and a page at first. Where much comes in one
-/// read, that is as if a quarter of a long buffer more had come.
+/// read, that is as if a quarter of a long buffer more had come; or a mebibyte, while three quarters of the memory are free.
 #[test]
 fn what_is_kept_for_bytes_to_come_is_in_proportion_to_those_that_came() {
     const QUARTER: usize = 65_568 / 4;
@@ -190,22 +190,36 @@ fn what_is_kept_for_bytes_to_come_is_in_proportion_to_those_that_came() {
     loud.client.put(&vec![3; 200 * KIB]).flush();
     let heard = || theatre.notes("loud").iter().filter(|note| matches!(note, Note::Message(_))).count();
     eventually("it is heard", || heard() == 1 && theatre.stats().memory_bytes == 0);
-    let wire = loud.client.put(&vec![4; MIB]).take_out();
-    let (mut sent, mut ahead) = (0, 0);
-    for step in [24, 10, 1_000, 3_000, 7_000, 30_000, 30_000, 100_000, 1_000, 100_000] {
-        let before = theatre.stats().bytes_received;
-        loud.client.stream.write_all(&wire[sent..sent + step]).expect("somebody reads");
-        sent += step;
-        ahead = if step >= QUARTER { QUARTER } else { ahead };
-        eventually("it has come", || theatre.stats().bytes_received - before == step as u64);
-        // A gauge is shown at the end of a turn: this is the next one, and then one more.
+    let mut hoarder = theatre.puppet("hoarder");
+    for is_plentiful in [true, false] {
+        if !is_plentiful {
+            hoarder.client.put_first(MessageKind::Binary, &vec![2; BUDGET / 4]).flush();
+            eventually("it has come", || theatre.stats().memory_bytes >= BUDGET as u64 / 4);
+        }
         (0..2).for_each(|_| other.run(|_| ()));
-        let kept = theatre.stats().memory_bytes as usize;
-        assert!(kept >= sent - 14, "{kept} bytes kept for {sent}");
-        assert!(kept <= (4 * (sent + ahead)).max(4 * KIB) + 512, "{kept} bytes kept for {sent}");
+        let before = theatre.stats().memory_bytes as usize;
+        let wire = loud.client.put(&vec![4; 2 * MIB]).take_out();
+        let (mut sent, mut ahead, mut most) = (0, 0, 0);
+        for step in [24, 10, 1_000, 3_000, 7_000, 30_000, 30_000, 100_000, 1_000, 100_000] {
+            let received = theatre.stats().bytes_received;
+            loud.client.stream.write_all(&wire[sent..sent + step]).expect("somebody reads");
+            sent += step;
+            if step >= QUARTER {
+                (ahead, most) = (QUARTER, if is_plentiful { sent + MIB } else { 0 });
+            }
+            eventually("it has come", || theatre.stats().bytes_received - received == step as u64);
+            // A gauge is shown at the end of a turn: this is the next one, and then one more.
+            (0..2).for_each(|_| other.run(|_| ()));
+            let kept = theatre.stats().memory_bytes as usize - before;
+            assert!(kept >= sent - 14, "{kept} bytes kept for {sent}");
+            let in_proportion = (4 * (sent + ahead)).max(4 * KIB);
+            assert!(kept <= in_proportion.max(most) + 512, "{kept} bytes kept for {sent}");
+        }
+        let heard_before = heard();
+        loud.client.stream.write_all(&wire[sent..]).expect("somebody reads");
+        eventually("it is heard", || heard() == heard_before + 1);
     }
-    loud.client.stream.write_all(&wire[sent..]).expect("somebody reads");
-    eventually("it is heard", || heard() == 2);
+    hoarder.client.put_next(b"", true).flush();
 }
 
 /// It may be one alone that sends more than there is.
