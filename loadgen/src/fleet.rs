@@ -284,25 +284,28 @@ impl<'a> Gathering<'a> {
     fn gather(mut self) -> io::Result<(Run, Stalls)> {
         let threads = self.fleet.threads.len();
         let patience = self.fleet.plan.answer_timeout + GRACE;
-        let mut last = Instant::now();
+        let mut silence = Duration::ZERO;
         while self.done.len() < threads {
             self.watch_server()?;
             let timeout = self.next_look();
+            let looked_at = Instant::now();
             match self.fleet.next_note(timeout)? {
                 Some((_, Note::Interval { index, interval })) => {
                     self.add_interval(index, *interval);
-                    last = Instant::now();
+                    silence = Duration::ZERO;
                 }
                 Some((_, Note::Done(done))) => {
                     self.done.push(*done);
-                    last = Instant::now();
+                    silence = Duration::ZERO;
                 }
+                // A process that was suspended has heard nothing either: a look counts for no more than it was to take.
+                _ if self.fleet.control.now() >= self.measured_from => silence += looked_at.elapsed().min(timeout),
                 _ => {}
             }
             self.show();
             // A thread that measures says so each second, and waits for answers no longer than the timeout.
-            if !self.done.is_empty() && last.elapsed() > patience {
-                return Err(io::Error::other("a thread does not end its run"));
+            if silence > patience {
+                return Err(io::Error::other("a thread neither measures nor ends its run"));
             }
         }
         self.end_watch()?;
