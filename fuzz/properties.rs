@@ -117,7 +117,7 @@ fn read_taken<'a, R: Role>(
         read += piece.len();
         while !piece.is_empty()
             && let Some((mut bytes, most)) =
-                connection.decoder.lend_room(least, [0, 100, HELD_BYTES_MAX][piece.len() % 3])
+                connection.decoder.lend_room(least, [0, 100, HELD_BYTES_MAX / 2][piece.len() % 3])
         {
             let (here, rest) = piece.split_at(piece.len().min(most).min(bytes.capacity() - bytes.len()));
             bytes.extend_from_slice(here);
