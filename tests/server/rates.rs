@@ -83,7 +83,7 @@ fn whoever_is_held_back_loses_nothing_and_is_no_faster_than_its_rate() {
         );
         assert!(in_time >= in_two_seconds * 9 / 10, "{in_time} messages");
         assert!(in_time <= in_two_seconds * 11 / 10 + at_once, "{in_time} messages");
-        assert!(other_took < Duration::from_secs(2), "{other_took:?}");
+        assert!(other_took < Duration::from_secs(1), "{other_took:?}");
         let stats = server.stats();
         assert!(stats.sessions_throttled > 0);
         assert_eq!(stats.ended_pong_timeout, 0, "whoever is not listened to may be silent");
@@ -157,6 +157,6 @@ fn whoever_is_held_back_again_and_again_leaves_nothing_behind() {
         echoes(&mut client, 2, 10);
     }
     let stats = server.stats();
-    assert!(stats.sessions_throttled >= 90, "held back {} times", stats.sessions_throttled);
+    assert!(stats.sessions_throttled >= 100, "held back {} times", stats.sessions_throttled);
     assert!(stats.timers <= 4, "{} timers", stats.timers);
 }
